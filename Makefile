@@ -1,0 +1,47 @@
+# Every target makes its own environment. PY=python3 uses an interpreter that has everything instead, e.g.
+# `make test-gpu PY=python3`; VENV=DIR puts the environment elsewhere.
+PYTHON ?= python3
+VENV ?= .venv
+STAMP := $(VENV)/.installed
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+ifdef PY
+ENVIRONMENT :=
+else
+ENVIRONMENT := $(STAMP)
+PY := $(VENV)/bin/python
+endif
+
+.PHONY: demo test lint bench test-gpu bench-gpu clean
+
+demo: $(STAMP)
+	$(VENV)/bin/fovbench demo
+
+test: $(ENVIRONMENT)
+	$(PY) -m pytest
+
+lint: $(ENVIRONMENT)
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+bench: $(ENVIRONMENT)
+	$(PY) -m pytest tests/benchmarks -m "not needs_cuda"
+
+test-gpu: $(ENVIRONMENT)
+	FAIL_WITHOUT_CUDA=1 $(PY) -m pytest tests/gpu
+
+bench-gpu: $(ENVIRONMENT)
+	FAIL_WITHOUT_CUDA=1 $(PY) -m pytest tests/benchmarks -m needs_cuda
+
+# torch comes first, at its exact version: an open range can pull gigabytes. Nothing is built in isolation,
+# so that the constraints hold for setuptools too.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) setuptools $$(grep '^torch==' constraints.txt)
+	$(PIP) --no-build-isolation -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Computing what a cache lacks."""

@@ -1,0 +1,187 @@
+"""What a build is asked for, and the recipe and features that this means."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EncoderError, EnvironmentFailure, UsageError
+from ..extract.extractor import Extractor, InputSpec, resolve_extractor
+from ..extract.frames import FrameInput
+from ..extract.layers import select_layers
+from ..extract.pooling import default_pooling
+from ..keys.digest import Document
+from ..keys.recipe import COMPUTE_DTYPES, POOLINGS, STORE_DTYPES, Feature, Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_SHARD_BYTES = 64 << 20
+_SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_DEFAULT_BATCH = {"cpu": 32}
+_DEFAULT_BATCH_ACCELERATOR = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderRequest:
+    """Which features of which encoder."""
+
+    encoder: str
+    """`PATH.py:FACTORY`, or an installed encoder's name."""
+    weights: str | None = None
+    """A safetensors file or folder, or `random:SEED`; None for the encoder's own."""
+    layers: tuple[str, ...] = ()
+    """Layer globs; empty for the encoder's default."""
+    pool: str | None = None
+    """`cls`, `mean` or `tokens`; None for `cls` where there is a class token, else `mean`."""
+    size: int | None = None
+    """Frame size in pixels; None for the encoder's own."""
+    fit: str | None = None
+    """`crop`, `squash` or `pad`; None for the encoder's own."""
+    compute_dtype: str = "float32"
+    """float32, bfloat16 or float16 (or fp32, bf16, fp16)."""
+    store_dtype: str = "bf16"
+    """bf16, fp16 or fp32."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "compute_dtype", _SHORT_DTYPES.get(self.compute_dtype, self.compute_dtype))
+        for what, value, allowed in (
+            ("compute dtype", self.compute_dtype, COMPUTE_DTYPES),
+            ("storage dtype", self.store_dtype, STORE_DTYPES),
+            ("pooling", self.pool or POOLINGS[0], POOLINGS),
+        ):
+            if value not in allowed:
+                raise UsageError(f"{what} {value!r} is not one of {', '.join(allowed)}")
+
+    def document(self) -> Document:
+        """How to ask for the same again, for `repair`. Paths in it are of this machine and decide nothing."""
+        path, colon, factory = self.encoder.rpartition(":")
+        encoder = f"{Path(path).absolute()}:{factory}" if colon and path.endswith(".py") else self.encoder
+        weights = self.weights
+        if weights is not None and not weights.startswith("random:") and Path(weights).exists():
+            weights = str(Path(weights).absolute())
+        return {
+            "encoder": encoder,
+            "weights": weights,
+            "layers": list(self.layers),
+            "pool": self.pool,
+            "size": self.size,
+            "fit": self.fit,
+            "compute_dtype": self.compute_dtype,
+            "store_dtype": self.store_dtype,
+        }
+
+    @classmethod
+    def from_document(cls, document: Document) -> EncoderRequest:
+        """The inverse of `document`."""
+        return cls(**{**document, "layers": tuple(document["layers"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """How to build; none of it is part of a key."""
+
+    dataset: str | None = None
+    """The dataset's name; None for the source's."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:N`, `mps`."""
+    batch_size: int | None = None
+    """Samples in a batch; None for a size by device. Halved when memory runs out."""
+    num_workers: int | None = None
+    """Threads that read and decode; None for the number of cores."""
+    shard_bytes: int = DEFAULT_SHARD_BYTES
+    """About how large a shard becomes."""
+    rows_per_block: int | None = None
+    """Samples in a shard exactly, instead of `shard_bytes`: how `repair` cuts the blocks that there were."""
+    retry_failed: bool = False
+    """Try permanent failures again too."""
+    rehash: bool = False
+    """Read every file anew instead of trusting the memo of its times."""
+
+    def __post_init__(self) -> None:
+        for what, value in (("batch size", self.batch_size), ("number of workers", self.num_workers)):
+            if value is not None and value < 1:
+                raise UsageError(f"{what} {value} is out of range; expected at least 1")
+        if self.shard_bytes < 1024:
+            raise UsageError(f"shard size of {self.shard_bytes} bytes is out of range; expected at least 1024")
+
+    def threads(self) -> int:
+        """Reading threads, at most the cores this process may use."""
+        return self.num_workers or available_cores()
+
+    def batch_on(self, device: torch.device) -> int:
+        """The batch size to begin with on a device."""
+        return self.batch_size or _DEFAULT_BATCH.get(device.type, _DEFAULT_BATCH_ACCELERATOR)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """An encoder request with everything looked up: what to run, and under which keys."""
+
+    request: EncoderRequest
+    """What was asked for."""
+    extractor: Extractor
+    """The encoder, its weights in place."""
+    spec: InputSpec
+    """Its input, at the geometry asked for."""
+    recipe: Recipe
+    """The recipe."""
+    features: tuple[Feature, ...] = field(default_factory=tuple)
+    """One for each layer, in the encoder's order."""
+
+
+def resolve(request: EncoderRequest) -> Resolved:
+    """Find the encoder, its layers and its keys. Runs no forward pass. Raises EncoderError and its kin."""
+    extractor = resolve_extractor(request.encoder, request.weights)
+    layers = select_layers(request.layers, extractor.layers()) if request.layers else extractor.default_layers()
+    pool = request.pool or default_pooling(extractor.tokens)
+    if pool == "cls" and not extractor.tokens.has_class_token:
+        raise EncoderError(f"pooling 'cls' needs a class token, and {extractor.name} has none; use mean or tokens")
+    spec = _with_geometry(extractor.input, request)
+    recipe = Recipe(input=spec.document(), extractor=extractor.identity(), compute_dtype=request.compute_dtype)
+    features = tuple(
+        Feature(recipe=recipe.digest, layer=layer, pool=pool, dtype=request.store_dtype) for layer in layers
+    )
+    return Resolved(request=request, extractor=extractor, spec=spec, recipe=recipe, features=features)
+
+
+def _with_geometry(spec: InputSpec, request: EncoderRequest) -> InputSpec:
+    if isinstance(spec, FrameInput):
+        return spec.with_geometry(size=request.size, fit=request.fit)
+    if request.size is not None or request.fit is not None:
+        raise UsageError(f"--size and --fit are for frames, and this encoder reads {spec.kind}")
+    return spec
+
+
+def pick_device(name: str) -> torch.device:
+    """The device named, or for `auto` the best there is. Raises UsageError, EnvironmentFailure."""
+    import torch
+
+    if name == "auto":
+        mps = getattr(torch.backends, "mps", None)
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps is not None and mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device {name!r} is unknown; expected auto, cpu, cuda, cuda:N or mps") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentFailure(
+            f"device {name!r}: this machine has no CUDA device that torch can use; --device cpu works"
+        )
+    return device
+
+
+def dataset_name_of(sources: Sequence[Any]) -> str:
+    """A dataset's default name: its first source's folder, file or glob, without endings."""
+    first = sources[0]
+    path = first.paths[0] if len(first.paths) == 1 else first.root
+    cleaned = "".join(c if c.isalnum() or c in "_.+-" else "-" for c in path.name.removesuffix(".tar")).strip("-.+")
+    return cleaned[:100] or "dataset"

@@ -1,0 +1,145 @@
+"""A cache: datasets, recipes, features, and everything that is done with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import CacheFormatError, DamageError
+from .keys.digest import canonical_json
+from .keys.recipe import SCHEMA
+from .store.documents import parse_canonical
+from .store.layout import MARKER
+from .store.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from .build.progress import OnProgress
+    from .build.report import BuildReport
+    from .loaders.feature_set import FeatureSet
+    from .loaders.joined import JoinedSet
+
+
+class Cache:
+    """A folder that holds computed features. Open one with `fovcache.open`."""
+
+    def __init__(self, storage: LocalStorage) -> None:
+        self.storage = storage
+
+    def __repr__(self) -> str:
+        return f"Cache({str(self.storage.root)!r})"
+
+    def build(
+        self,
+        sources: str | Sequence[str],
+        *,
+        encoder: str,
+        weights: str | None = None,
+        layers: Sequence[str] = (),
+        pool: str | None = None,
+        size: int | None = None,
+        fit: str | None = None,
+        compute_dtype: str = "float32",
+        store_dtype: str = "bf16",
+        on_progress: OnProgress | None = None,
+        **options: Any,
+    ) -> BuildReport:
+        """Compute what is missing of `layers` of `encoder` over `sources`, and name the dataset.
+
+        `options` are the fields of `fovcache.build.request.BuildOptions`: dataset, device, batch_size, num_workers,
+        shard_bytes, retry_failed, rehash. Raises UsageError and its kin for what cannot be done as asked,
+        EnvironmentFailure when the machine fails. Samples that fail are in the report, not raised.
+        """
+        from .build.progress import silent
+        from .build.request import BuildOptions, EncoderRequest
+        from .build.run import run_build
+
+        request = EncoderRequest(
+            encoder=encoder,
+            weights=weights,
+            layers=tuple(layers),
+            pool=pool,
+            size=size,
+            fit=fit,
+            compute_dtype=compute_dtype,
+            store_dtype=store_dtype,
+        )
+        texts = [sources] if isinstance(sources, str) else list(sources)
+        return run_build(self.storage, texts, request, BuildOptions(**options), on_progress or silent)
+
+    def features(
+        self,
+        *,
+        layer: str | None = None,
+        encoder: str | None = None,
+        dataset: str | None = None,
+        split: str | None = None,
+        pool: str | None = None,
+        store_dtype: str | None = None,
+        recipe: str | None = None,
+        strict: bool = False,
+    ) -> FeatureSet:
+        """The rows of one feature for one dataset; name only what makes the answer unique.
+
+        `dataset` is a name (the newest of it) or a digest, `encoder` a name or `PATH.py:FACTORY` (its folder does
+        not matter), `recipe` the beginning of a digest. `strict` refuses rows that were computed under different
+        numerics instead of warning. Raises SelectionError when nothing or more than one thing fits.
+        """
+        from .loaders.select import select_features
+
+        return select_features(
+            self.storage,
+            layer=layer,
+            encoder=encoder,
+            dataset=dataset,
+            split=split,
+            pool=pool,
+            store_dtype=store_dtype,
+            recipe=recipe,
+            strict=strict,
+        )
+
+    def join(self, *, missing: str = "error", **sets: FeatureSet) -> JoinedSet:
+        """Feature sets of the same samples as one, with a name each.
+
+        `missing` says what happens to samples that some set lacks: `error`, or `drop`. Raises SelectionError.
+        """
+        from .loaders.joined import join_sets
+
+        return join_sets(sets, missing=missing)
+
+
+def open_cache(path: str | os.PathLike[str], *, create: bool = True) -> Cache:
+    """Open the cache in a folder; an empty or absent folder becomes one when it is first written to.
+
+    Raises CacheFormatError when the folder holds something else, or a cache of a newer schema.
+    """
+    text = os.fspath(path)
+    if "://" in text:
+        raise CacheFormatError(f"cache {text!r}: this version keeps caches in folders; buckets are not supported yet")
+    root = Path(text)
+    if root.exists() and not root.is_dir():
+        raise CacheFormatError(f"cache {text} is a file, expected a folder")
+    storage = LocalStorage(root)
+    if storage.exists(MARKER):
+        _check_marker(storage)
+    elif root.is_dir() and any(root.iterdir()):
+        raise CacheFormatError(f"{text} is not a cache: it has files but no {MARKER}; choose an empty or new folder")
+    elif create:
+        storage.put_if_absent(MARKER, [canonical_json({"format": "fovcache", "schema": SCHEMA})])
+    else:
+        raise CacheFormatError(f"there is no cache in {text}; `fovcache build` makes one")
+    return Cache(storage)
+
+
+def _check_marker(storage: LocalStorage) -> None:
+    try:
+        document = parse_canonical(storage.read(MARKER), MARKER)
+        schema = int(document["schema"])
+    except (DamageError, KeyError, TypeError, ValueError) as error:
+        raise CacheFormatError(f"{storage.path(MARKER)} is damaged: {error}; `fovcache repair` restores it") from error
+    if document.get("format") != "fovcache" or schema > SCHEMA:
+        raise CacheFormatError(
+            f"{storage.root} is a cache of schema {schema}, and this fovcache reads up to {SCHEMA}: upgrade fovcache"
+        )

@@ -1,0 +1,1 @@
+"""Extractors: frozen functions from samples to named layers."""

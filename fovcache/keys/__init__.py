@@ -1,0 +1,1 @@
+"""What decides a feature, and the digests that it is known by."""

@@ -1,0 +1,1 @@
+"""Serving cached features."""

@@ -1,0 +1,146 @@
+"""A feature set: the rows of one feature for the samples of one dataset, in the dataset's order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..errors import SelectionError
+from ..keys.recipe import Feature
+from ..sources.sample import Sample
+from .resident import load_rows
+from .rows import Rows
+
+if TYPE_CHECKING:
+    from .loader import Loader
+
+
+class FeatureSet:
+    """Rows of one feature, with the samples that they belong to.
+
+    Get one from `Cache.features`. Samples of the dataset that have no row (they failed) are left out and
+    counted in `num_failed`.
+    """
+
+    def __init__(
+        self,
+        *,
+        feature: Feature,
+        rows: Rows,
+        samples: Sequence[Sample],
+        classes: tuple[str, ...] | None,
+        num_failed: int,
+    ) -> None:
+        self.feature = feature
+        """The feature: recipe, layer, pooling, storage dtype."""
+        self.rows = rows
+        """Where the rows lie."""
+        self.samples = tuple(samples)
+        """The samples, one a row."""
+        self.classes = classes
+        """For string labels, the names that the numbers in `labels` stand for; else None."""
+        self.num_failed = num_failed
+        """Samples of the dataset (and split) without a row."""
+
+    def __repr__(self) -> str:
+        return f"FeatureSet({self.feature.layer!r}, shape={self.shape if len(self.rows.shapes) == 1 else 'various'})"
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of a row. Raises SelectionError when rows have more than one."""
+        if len(self.rows.shapes) != 1:
+            shown = ", ".join(str(shape) for shape in self.rows.shapes[:5])
+            raise SelectionError(
+                f"the rows of layer {self.feature.layer!r} have {len(self.rows.shapes)} shapes ({shown}), so they make "
+                "no one tensor; build with --size or with --pool mean"
+            )
+        return tuple(self.rows.shapes[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(samples, …)`."""
+        return (len(self), *self.row_shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that rows are stored in."""
+        return self.rows.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return len(self) * self.rows.row_bytes
+
+    @property
+    def keys(self) -> list[str]:
+        """The samples' keys, hexadecimal."""
+        return [sample.key for sample in self.samples]
+
+    @property
+    def uris(self) -> list[str]:
+        """Where the samples stand in their sources."""
+        return [sample.uri for sample in self.samples]
+
+    @property
+    def captions(self) -> list[str | None]:
+        """The samples' captions."""
+        return [sample.caption for sample in self.samples]
+
+    @property
+    def groups(self) -> list[str | None]:
+        """The samples' groups."""
+        return [sample.group for sample in self.samples]
+
+    @property
+    def splits(self) -> list[str | None]:
+        """The samples' splits."""
+        return [sample.split for sample in self.samples]
+
+    @cached_property
+    def labels(self) -> torch.Tensor | None:
+        """int64 [samples], or None when no sample has a label.
+
+        Integer labels keep their values; strings are numbered as in `classes`. Raises SelectionError when
+        only some samples have one, or when integers and strings are mixed.
+        """
+        values: list[Any] = [sample.label for sample in self.samples]
+        missing = sum(value is None for value in values)
+        if missing == len(values):
+            return None
+        if missing:
+            raise SelectionError(f"{missing} of {len(values)} samples have no label; name a split, or label them all")
+        if self.classes is not None:
+            numbers = {name: number for number, name in enumerate(self.classes)}
+            if unknown := next((value for value in values if value not in numbers), None):
+                raise SelectionError(f"labels are both numbers and texts (such as {unknown!r}); use one kind")
+            values = [numbers[value] for value in values]
+        return torch.tensor(np.array(values, np.int64))
+
+    def subset(self, positions: Sequence[int]) -> FeatureSet:
+        """The rows at `positions`, in that order."""
+        return FeatureSet(
+            feature=self.feature,
+            rows=self.rows.subset(np.asarray(positions, np.int64)),
+            samples=[self.samples[position] for position in positions],
+            classes=self.classes,
+            num_failed=self.num_failed,
+        )
+
+    def tensors(self, device: str | torch.device = "cpu") -> tuple[torch.Tensor, torch.Tensor | None]:
+        """All rows [samples, …] in the stored dtype, and labels int64 [samples] or None, on `device`."""
+        target = torch.device(device)
+        x = load_rows(self.rows, self.shape, target)
+        return x, None if self.labels is None else self.labels.to(target)
+
+    def loader(self, batch_size: int, **options: Any) -> Loader:
+        """Batches `(x, y)`; `options` are those of `Loader`: shuffle, seed, device, residency, drop_last."""
+        from .loader import Loader
+
+        return Loader({"x": self}, batch_size, as_tuple=True, **options)

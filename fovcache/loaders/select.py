@@ -1,0 +1,131 @@
+"""Finding the one feature set that fits what a user asked for."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import SelectionError, nearest
+from ..keys.digest import canonical_json
+from ..keys.recipe import Feature, differences
+from ..maintain.catalog import Catalog
+from ..store.dataset import find_ref, read_dataset
+from ..store.index import RecipeIndex
+from ..store.shard import keys_array
+from ..store.storage import LocalStorage
+from .feature_set import FeatureSet
+from .rows import Rows
+
+logger = logging.getLogger(__name__)
+
+
+def select_features(
+    storage: LocalStorage,
+    *,
+    layer: str | None,
+    encoder: str | None,
+    dataset: str | None,
+    split: str | None,
+    pool: str | None,
+    store_dtype: str | None,
+    recipe: str | None,
+    strict: bool,
+) -> FeatureSet:
+    """See `Cache.features`."""
+    ref = find_ref(storage, dataset)
+    samples = list(read_dataset(storage, ref.dataset).samples)
+    labels = [sample.label for sample in samples]
+    if split is not None:
+        splits = sorted({sample.split for sample in samples if sample.split is not None})
+        samples = [sample for sample in samples if sample.split == split]
+        if not samples:
+            raise SelectionError(f"dataset {ref.name!r} has no split {split!r}{nearest(split, splits)}")
+    catalog = Catalog(storage)
+    keys = keys_array([sample.key for sample in samples])
+    wanted = {"layer": layer, "pool": pool, "dtype": store_dtype}
+    present = [
+        feature
+        for feature in catalog.features
+        if (catalog.index(feature.recipe).lookup(feature.digest, keys)[0] >= 0).any()
+    ]
+    fitting = [
+        feature
+        for feature in present
+        if all(value is None or getattr(feature, field) == value for field, value in wanted.items())
+        and (recipe is None or feature.recipe.startswith(recipe))
+        and (encoder is None or _is_encoder(catalog.recipes[feature.recipe], encoder))
+    ]
+    if len(fitting) != 1:
+        raise SelectionError(_explain(ref.name, catalog, present, fitting))
+    feature = fitting[0]
+    index = catalog.index(feature.recipe)
+    shard, row = index.lookup(feature.digest, keys)
+    found = np.flatnonzero(shard >= 0)
+    rows = Rows(storage, feature.digest, index.shards, shard[found], row[found])
+    rows.check_keys(keys[found])
+    _check_numerics(index, np.unique(shard[found]).tolist(), strict)
+    names = sorted({label for label in labels if isinstance(label, str)})
+    return FeatureSet(
+        feature=feature,
+        rows=rows,
+        samples=[samples[position] for position in found.tolist()],
+        classes=tuple(names) if names else None,
+        num_failed=len(samples) - len(found),
+    )
+
+
+def _is_encoder(recipe: dict[str, Any], encoder: str) -> bool:
+    """Whether a recipe is of the encoder as a user names it: the folder of `PATH.py:FACTORY` does not matter."""
+    path, colon, factory = encoder.rpartition(":")
+    name = f"{Path(path).name}:{factory}" if colon and path.endswith(".py") else encoder
+    return bool(recipe["extractor"].get("name") == name)
+
+
+def _explain(dataset: str, catalog: Catalog, present: Sequence[Feature], fitting: Sequence[Feature]) -> str:
+    if not present:
+        return f"dataset {dataset!r} has no features yet; `fovcache build` computes them"
+    if not fitting:
+        shown = "; ".join(_describe(catalog, feature) for feature in present[:12])
+        return f"no feature of dataset {dataset!r} fits; there are: {shown}"
+    documents = [_document(catalog, feature) for feature in fitting]
+    fields = {field for other in documents[1:] for field, _, _ in differences(documents[0], other)}
+    shown = "; ".join(_describe(catalog, feature) for feature in fitting[:12])
+    return (
+        f"{len(fitting)} features of dataset {dataset!r} fit; they differ in {', '.join(sorted(fields))}: {shown}. "
+        "Name layer, pool, store_dtype, encoder or recipe"
+    )
+
+
+def _document(catalog: Catalog, feature: Feature) -> dict[str, Any]:
+    own = {"layer": feature.layer, "pool": feature.pool, "store_dtype": feature.dtype}
+    return {**own, "recipe": catalog.recipes[feature.recipe]}
+
+
+def _describe(catalog: Catalog, feature: Feature) -> str:
+    name = catalog.recipes[feature.recipe]["extractor"].get("name")
+    return f"{name} {feature.layer} ({feature.pool}, {feature.dtype}, recipe {feature.recipe[:8]})"
+
+
+def _check_numerics(index: RecipeIndex, shards: Sequence[int], strict: bool) -> None:
+    names = {index.shards[number].shard.digest for number in shards}
+    ids = {
+        canonical_json(manifest.provenance.get("numerics", {})): manifest.provenance.get("numerics", {})
+        for manifest in index.manifests
+        if any(shard.digest in names for shard in manifest.shards)
+    }
+    if len(ids) < 2:
+        return
+    first, *others = ids.values()
+    fields = sorted({field for other in others for field, _, _ in differences(first, other)})
+    said = (
+        f"the rows were computed under {len(ids)} different numerics ({', '.join(fields)}), so they agree only "
+        "within a tolerance; `fovcache verify --recompute N` measures it"
+    )
+    if strict:
+        raise SelectionError(said)
+    warnings.warn(said, stacklevel=4)

@@ -1,0 +1,1 @@
+"""Looking after a cache: what it holds, whether it is whole, what can go."""

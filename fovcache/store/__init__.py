@@ -1,0 +1,1 @@
+"""The cache on disk: docs/format.md describes every file."""

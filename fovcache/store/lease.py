@@ -1,0 +1,115 @@
+"""Leases: a builder at work says so, so that nobody collects what it is writing.
+
+A lease is a file that its holder touches; it is dead when its process is gone (on this host) or when it
+was not touched for EXPIRY_S.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..errors import environment_failure
+from .layout import LEASES
+from .storage import LocalStorage
+
+logger = logging.getLogger(__name__)
+
+EXPIRY_S = 60.0
+_TOUCH_S = 5.0
+_CLOCK_S = 2.0
+"""Two readings of one process's start differ by less: it is derived from a boot time in whole seconds."""
+
+
+@contextlib.contextmanager
+def hold_lease(storage: LocalStorage, work: str) -> Iterator[None]:
+    """Hold a lease while a block of code runs. `work` says on what, for `fovcache info`."""
+    path = storage.path(f"{LEASES}/{storage.owner}.json")
+    document = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started_s": _started_s(os.getpid()),
+        "work": work,
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document))
+    except OSError as error:
+        raise environment_failure(error, f"write {path}") from error
+    done = threading.Event()
+    thread = threading.Thread(target=_keep_alive, args=(path, done), name="fovcache-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _keep_alive(path: Path, done: threading.Event) -> None:
+    while not done.wait(_TOUCH_S):
+        try:
+            os.utime(path)
+        except OSError as error:
+            logger.warning("the lease %s could not be renewed: %s", path, error)
+
+
+def live_owners(storage: LocalStorage) -> set[str]:
+    """The owners of leases that are alive."""
+    names = storage.list(LEASES)
+    return {Path(name).stem for name in names if _is_alive(storage.path(name))}
+
+
+def sweep_dead(storage: LocalStorage) -> int:
+    """Remove what killed builders left: their temporary files, then their leases; how many files.
+
+    A temporary file whose owner never held a lease is left until it is old: a quick command may be writing it.
+    """
+    leases = {Path(name).stem: name for name in storage.list(LEASES)}
+    dead = leases.keys() - live_owners(storage) - {storage.owner}
+    swept = []
+    for name in storage.list(LocalStorage.TEMPORARY):
+        owner = Path(name).name.partition(".")[0]
+        if owner in dead or (owner not in leases and _age_s(storage.path(name)) > EXPIRY_S):
+            swept.append(name)
+    swept += [leases[owner] for owner in sorted(dead)]
+    for name in swept:
+        storage.delete(name)
+    return len(swept)
+
+
+def _is_alive(path: Path) -> bool:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text())
+        if document["host"] == socket.gethostname():
+            started_s = _started_s(document["pid"])
+            return started_s is not None and abs(started_s - document["started_s"]) < _CLOCK_S
+        return _age_s(path) < EXPIRY_S
+    except (OSError, ValueError, KeyError, TypeError):
+        return path.exists() and _age_s(path) < EXPIRY_S
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _started_s(pid: int) -> float | None:
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,182 @@
+"""Where a cache's files live. One protocol, so that a bucket can take a folder's place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import environment_failure
+
+_unique = itertools.count()
+
+
+class Storage(Protocol):
+    """A flat name space of immutable files; names are relative, with `/`.
+
+    Every write is all or nothing and durable when it returns. Raises EnvironmentFailure when the place
+    itself fails, FileNotFoundError for a name that is not there.
+    """
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes."""
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from byte `offset`. Raises EOFError when the file ends before the buffer is full."""
+
+    def size(self, name: str) -> int:
+        """A file's length in bytes."""
+
+    def modified_s(self, name: str) -> float:
+        """When a file was written, in seconds since the epoch."""
+
+    def exists(self, name: str) -> bool:
+        """Whether a file is there."""
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Names below a folder, sorted; nothing when there is no such folder."""
+
+    def put(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
+        """Write a file, replacing what is there: for content-addressed names, where both are equal."""
+
+    def put_if_absent(self, name: str, parts: Iterable[bytes | memoryview]) -> bool:
+        """Write a file unless one is there. Of several writers exactly one is told True."""
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens when it is not there."""
+
+
+class LocalStorage:
+    """A folder on a local or network file system.
+
+    Temporary files carry this object's `owner`, so that what a killed process left can be told from
+    what a live one is writing.
+    """
+
+    TEMPORARY = "tmp"
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self.owner = uuid.uuid4().hex
+
+    def path(self, name: str) -> Path:
+        """A file's path."""
+        return self.root / name
+
+    def read(self, name: str) -> bytes:
+        return self.path(name).read_bytes()
+
+    def read_into(self, name: str, offset: int, buffer: memoryview) -> None:
+        descriptor = os.open(self.path(name), os.O_RDONLY)
+        try:
+            done = 0
+            while done < len(buffer):
+                count = os.preadv(descriptor, [buffer[done:]], offset + done)
+                if count == 0:
+                    raise EOFError(f"{name} ends at byte {offset + done}, expected {offset + len(buffer)}")
+                done += count
+        finally:
+            os.close(descriptor)
+
+    def size(self, name: str) -> int:
+        return self.path(name).stat().st_size
+
+    def modified_s(self, name: str) -> float:
+        return self.path(name).stat().st_mtime
+
+    def exists(self, name: str) -> bool:
+        return self.path(name).is_file()
+
+    def list(self, prefix: str) -> Iterator[str]:
+        folder = self.path(prefix)
+        if folder.is_dir():
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                name = f"{prefix}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self.list(name)
+                else:
+                    yield name
+
+    def put(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
+        with self._temporary(name, parts) as temporary, _explained(f"write {self.path(name)}"):
+            os.replace(temporary, self.path(name))
+            _flush_folder(self.path(name).parent)
+
+    def put_if_absent(self, name: str, parts: Iterable[bytes | memoryview]) -> bool:
+        with self._temporary(name, parts) as temporary, _explained(f"write {self.path(name)}"):
+            try:
+                # A link fails when the name is taken, and its content is whole from the first moment.
+                os.link(temporary, self.path(name))
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                return self._claim_and_replace(temporary, self.path(name))
+            _flush_folder(self.path(name).parent)
+            return True
+
+    def delete(self, name: str) -> None:
+        with _explained(f"delete {self.path(name)}"), contextlib.suppress(FileNotFoundError):
+            self.path(name).unlink()
+
+    @staticmethod
+    def _claim_and_replace(temporary: Path, path: Path) -> bool:
+        """For file systems without hard links: an exclusive claim beside the name decides who writes it."""
+        claim = path.with_name(path.name + ".claim")
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        except FileExistsError:
+            return False
+        try:
+            if path.exists():
+                return False
+            os.replace(temporary, path)
+            _flush_folder(path.parent)
+            return True
+        finally:
+            claim.unlink()
+
+    @contextlib.contextmanager
+    def _temporary(self, name: str, parts: Iterable[bytes | memoryview]) -> Iterator[Path]:
+        temporary = self.path(self.TEMPORARY) / f"{self.owner}.{next(_unique)}"
+        with _explained(f"write {self.path(name)}"):
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            self.path(name).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with _explained(f"write {self.path(name)}"), temporary.open("xb", buffering=0) as file:
+                for part in parts:
+                    _write_all(file.fileno(), memoryview(part).cast("B"))
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise environment_failure(error, what) from error

@@ -1,0 +1,81 @@
+"""What every test shares: two threads, a folder for temporary files, real inputs, and a GPU or a skip."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+try:
+    import hypothesis
+except ImportError:  # a machine with a GPU may have no more than torch and pytest
+    pass
+else:
+    hypothesis.settings.register_profile("local", deadline=None)
+    hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+    hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
+
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_variable, "2")  # read when torch and BLAS load, here and in subprocesses
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("SHARED") or ROOT.parent / "shared").resolve()
+HOUSE = (".ci", "bench", "fovcache", "models", "probes", "reports", "tests")
+FAIL_WITHOUT_CUDA = os.environ.get("FAIL_WITHOUT_CUDA", "") not in ("", "0")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what this machine cannot run, with the reason."""
+    if item.get_closest_marker("needs_shared") and not SHARED.is_dir():
+        pytest.skip(f"no folder of real inputs at {SHARED} (set SHARED)")
+    if item.get_closest_marker("needs_cuda") and not FAIL_WITHOUT_CUDA:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device (FAIL_WITHOUT_CUDA=1 makes this a failure)")
+
+
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Fails a test that was promised a GPU and has none, even if the test would pass on the CPU."""
+    if item.get_closest_marker("needs_cuda"):
+        import torch
+
+        assert torch.cuda.is_available(), "no CUDA device, and FAIL_WITHOUT_CUDA is set"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Puts every temporary file, of subprocesses too, where pytest removes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("tmp")
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def house_files() -> list[Path]:
+    """The repository's own files: its folders' and the root's, without links, caches and build outputs."""
+    found = [path for path in ROOT.iterdir() if path.is_file()]
+    for folder in HOUSE:
+        for parent, folders, names in os.walk(ROOT / folder):
+            folders[:] = [
+                name for name in folders if name != "__pycache__" and not name.endswith(".egg-info")
+            ]
+            found += [Path(parent, name) for name in names]
+    return sorted(found)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real inputs; the test is skipped where there is none."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no folder of real inputs at {SHARED} (set SHARED)")
+    return SHARED
