@@ -167,7 +167,7 @@ class _Repair:
     def _drop_blocks(
         self, recipe: str, damaged: dict[str, Damage]
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The provenances of damaged blocks (which are removed; empty where not even that can be read) and of whole ones."""
+        """Provenances of damaged blocks, which are removed (empty where it cannot be read), and of whole ones."""
         lost: list[dict[str, Any]] = []
         whole: list[dict[str, Any]] = []
         for name in list(manifest_names(self.storage, recipe)):
@@ -255,3 +255,20 @@ def _loose_json(storage: LocalStorage, name: str) -> dict[str, Any] | None:
 
 def _dicts(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def restore_marker(folder: Path) -> None:
+    """Give a cache whose marker file is damaged or gone its marker back, if it plainly is one.
+
+    A folder counts as a cache when it holds manifests; the marker of a newer schema is left as it is.
+    """
+    marker = folder / layout.MARKER
+    has_manifests = any((folder / layout.MANIFESTS).glob("*/*.json"))
+    if not has_manifests or (marker.is_file() and marker.read_bytes() == marker_bytes()):
+        return
+    try:
+        newer = int(json.loads(marker.read_bytes())["schema"]) > SCHEMA
+    except (OSError, ValueError, KeyError, TypeError):
+        newer = False
+    if not newer:
+        LocalStorage(folder).put(layout.MARKER, [marker_bytes()])

@@ -21,7 +21,7 @@ from .shard import keys_array, keys_hex
 from .storage import Storage
 from .strings import pack_strings, unpack_strings
 
-_NUMPY = {"U8": np.dtype(np.uint8), "I32": np.dtype(np.int32), "I64": np.dtype(np.int64)}
+_NUMPY: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "I32": np.dtype(np.int32), "I64": np.dtype(np.int64)}
 _NAMES = {value.str: key for key, value in _NUMPY.items()}
 _STRING_COLUMNS = ("uri", "caption", "group", "split")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")

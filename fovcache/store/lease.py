@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 import threading
@@ -70,6 +71,16 @@ def live_owners(storage: LocalStorage) -> set[str]:
     """The owners of leases that are alive."""
     names = storage.list(LEASES)
     return {Path(name).stem for name in names if _is_alive(storage.path(name))}
+
+
+def oldest_live_start_s(storage: LocalStorage) -> float:
+    """When the first live builder took its lease, in seconds since the epoch; infinity when there is none."""
+    live = live_owners(storage)
+    starts = [math.inf]
+    for owner in live:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            starts.append(float(json.loads(storage.path(f"{LEASES}/{owner}.json").read_text())["leased_s"]))
+    return min(starts)
 
 
 def sweep_dead(storage: LocalStorage) -> int:

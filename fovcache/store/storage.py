@@ -104,7 +104,7 @@ class LocalStorage:
 
     def put(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
         with self._temporary(name, parts) as temporary, _explained(f"write {self.path(name)}"):
-            os.replace(temporary, self.path(name))
+            temporary.replace(self.path(name))
             _flush_folder(self.path(name).parent)
 
     def put_if_absent(self, name: str, parts: Iterable[bytes | memoryview]) -> bool:
@@ -136,7 +136,7 @@ class LocalStorage:
         try:
             if path.exists():
                 return False
-            os.replace(temporary, path)
+            temporary.replace(path)
             _flush_folder(path.parent)
             return True
         finally:

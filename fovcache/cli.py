@@ -1,0 +1,359 @@
+"""The command `fovcache`: build and keep a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import Output, human_bytes, human_seconds, interruptible, progress_bar, run_command, set_up_logging
+from .options import (
+    BatchSize,
+    CacheDir,
+    ComputeDtype,
+    Device,
+    Encoder,
+    Fit,
+    Json,
+    Layers,
+    Pool,
+    Rehash,
+    RetryFailed,
+    ShardMib,
+    Size,
+    Sources,
+    StoreDtype,
+    Verbose,
+    Weights,
+    Workers,
+    build_options,
+    encoder_request,
+    open_cache_at,
+)
+
+if TYPE_CHECKING:
+    from .build.report import BuildReport
+
+app = typer.Typer(
+    help="Build and keep a content-addressed cache of frozen features.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def build(
+    sources: Sources,
+    cache: CacheDir,
+    encoder: Encoder,
+    weights: Weights = None,
+    layers: Layers = None,
+    pool: Pool = None,
+    size: Size = None,
+    fit: Fit = None,
+    compute_dtype: ComputeDtype = "fp32",
+    store_dtype: StoreDtype = "bf16",
+    device: Device = "auto",
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The dataset's name; the source's by default.")
+    ] = None,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    shard_mib: ShardMib = 64,
+    retry_failed: RetryFailed = False,
+    rehash: Rehash = False,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Compute what the cache lacks of an encoder's layers over the sources."""
+    from .build.run import run_build
+
+    set_up_logging(verbose=verbose)
+    output = Output(json)
+    request = encoder_request(encoder, weights, layers, pool, size, fit, compute_dtype, store_dtype)
+    options = build_options(
+        dataset=dataset,
+        device=device,
+        batch_size=batch_size,
+        num_workers=workers,
+        shard_mib=shard_mib,
+        retry_failed=retry_failed,
+        rehash=rehash,
+    )
+    with interruptible(), progress_bar() as show:
+        report = run_build(open_cache_at(cache, create=True).storage, sources, request, options, show)
+    _print_build(output, report)
+    output.json(report.document())
+    raise typer.Exit(report.exit_status)
+
+
+def _print_build(output: Output, report: BuildReport) -> None:
+    rate = f", {report.samples_per_s:.0f} samples/s" if report.computed else ""
+    output.line(
+        f"dataset {report.dataset_name} ({report.dataset[:12]}): {report.samples} samples; {report.computed} computed, "
+        f"{report.reused} reused, {report.failed} failed in {human_seconds(report.seconds)}{rate}"
+    )
+    output.line(f"written {human_bytes(report.bytes_written)}; encoder loaded in {human_seconds(report.load_seconds)}")
+    rows = [(row["layer"], row["pool"], row["dtype"], row["digest"][:12]) for row in report.features]
+    output.table("features", ("layer", "pool", "dtype", "digest"), rows)
+    if report.stages:
+        stages = [(s["id"], s["resource"], s["n"], f"{s['total_s']:.2f}") for s in report.stages]
+        output.table("busy seconds, added over threads", ("stage", "resource", ">n", ">seconds"), stages)
+    if report.failures:
+        shown = [
+            (failure.uri, failure.stage, failure.reason, "permanent" if failure.permanent else "transient")
+            for failure in report.failures[:20]
+        ]
+        title = f"failed samples{f' (20 of {report.failed}; all in --json)' if report.failed > 20 else ''}"
+        output.table(title, ("uri", "stage", "reason", "kind"), shown)
+
+
+@app.command()
+def ls(cache: CacheDir, json: Json = None) -> None:
+    """List datasets and the features that they have."""
+    from .maintain.catalog import Catalog
+    from .maintain.listing import list_cache
+
+    set_up_logging(verbose=False)
+    output = Output(json)
+    listed = list_cache(Catalog(open_cache_at(cache).storage))
+    fields = ("encoder", "layer", "pool", "dtype", "row_shape", "rows")
+    rows = [
+        (dataset["name"], *(feature[field] for field in fields), dataset["samples"])
+        for dataset in listed
+        for feature in dataset["features"]
+    ]
+    if rows:
+        output.table("", ("dataset", "encoder", "layer", "pool", "dtype", "row shape", ">rows", ">samples"), rows)
+    for dataset in listed:
+        if not dataset["features"]:
+            output.line(f"dataset {dataset['name']}: {dataset['samples']} samples, no features")
+    if not listed:
+        output.line("the cache has no dataset yet; `fovcache build` makes one")
+    output.json(listed)
+
+
+@app.command()
+def info(
+    cache: CacheDir,
+    dataset: Annotated[str | None, typer.Argument(help="A dataset's name or digest; the whole cache without.")] = None,
+    json: Json = None,
+) -> None:
+    """Tell where a cache's or a dataset's features come from: recipes, numerics, sizes, failures."""
+    from .maintain.catalog import Catalog
+    from .maintain.listing import cache_info, dataset_info
+
+    set_up_logging(verbose=False)
+    output = Output(json)
+    catalog = Catalog(open_cache_at(cache).storage)
+    document = cache_info(catalog) if dataset is None else dataset_info(catalog, dataset)
+    for name, value in document.items():
+        if isinstance(value, list):
+            output.line(f"{name}:")
+            for item in value:
+                output.line(f"  {item}")
+        else:
+            output.line(f"{name}: {value}")
+    output.json(document)
+
+
+@app.command()
+def verify(
+    cache: CacheDir,
+    recompute: Annotated[int, typer.Option(metavar="N", min=0, help="Also encode N samples of each recipe again.")] = 0,
+    device: Device = "auto",
+    json: Json = None,
+) -> None:
+    """Compare every byte of the cache with its digest."""
+    from dataclasses import replace
+
+    from .maintain.verify import verify as run_verify
+
+    set_up_logging(verbose=False)
+    output = Output(json)
+    storage = open_cache_at(cache).storage
+    with interruptible(), progress_bar() as show:
+        report = run_verify(storage, show)
+        if recompute and not report.damaged:
+            from .maintain.recompute import recompute_some
+
+            report = replace(report, recomputed=recompute_some(storage, recompute, device=device))
+    output.line(f"{report.files} files, {human_bytes(report.size_bytes)} of shards: {len(report.damaged)} damaged")
+    if report.damaged:
+        output.table("", ("file", "problem"), [(item.file, item.problem) for item in report.damaged])
+        output.line("`fovcache repair` brings back what can be brought back")
+    if report.recomputed is not None:
+        rows = [
+            (dtype, f"{value:.2e}", f"{report.recomputed['tolerance'][dtype]:.1e}")
+            for dtype, value in report.recomputed["largest"].items()
+        ]
+        output.table(
+            f"{report.recomputed['samples']} samples encoded again", ("dtype", ">largest difference", ">allowed"), rows
+        )
+        for text in report.recomputed["skipped"]:
+            output.line(f"not recomputed: {text}")
+    output.json(report.document())
+    raise typer.Exit(report.exit_status)
+
+
+@app.command()
+def repair(cache: CacheDir, device: Device = "auto", json: Json = None) -> None:
+    """Bring back what verify finds damaged, and nothing else."""
+    from .maintain.repair import repair as run_repair
+    from .maintain.repair import restore_marker
+
+    set_up_logging(verbose=False)
+    output = Output(json)
+    restore_marker(Path(cache))
+    with interruptible(), progress_bar() as show:
+        report = run_repair(open_cache_at(cache).storage, device=device, on_progress=show)
+    output.line(
+        f"{len(report.damaged)} damaged, {len(report.repaired)} repaired, {report.recomputed} samples encoded again"
+    )
+    if report.unrepaired:
+        output.table("not repaired", ("file", "why"), [(item.file, item.problem) for item in report.unrepaired])
+    output.json(report.document())
+    raise typer.Exit(report.exit_status)
+
+
+@app.command()
+def explain(
+    sources: Sources,
+    cache: CacheDir,
+    encoder: Encoder,
+    weights: Weights = None,
+    layers: Layers = None,
+    pool: Pool = None,
+    size: Size = None,
+    fit: Fit = None,
+    compute_dtype: ComputeDtype = "fp32",
+    store_dtype: StoreDtype = "bf16",
+    workers: Workers = None,
+    retry_failed: RetryFailed = False,
+    rehash: Rehash = False,
+    json: Json = None,
+) -> None:
+    """Say why each sample hits or misses: the first field that differs."""
+    from .maintain.explain import explain as run_explain
+
+    set_up_logging(verbose=False)
+    output = Output(json)
+    request = encoder_request(encoder, weights, layers, pool, size, fit, compute_dtype, store_dtype)
+    options = build_options(num_workers=workers, retry_failed=retry_failed, rehash=rehash)
+    report = run_explain(open_cache_at(cache).storage, sources, request, options)
+    output.line(f"{report.samples} samples: {report.hits} hit, {report.misses} miss, {report.failed} failed before")
+    rows = [(count, v.state, v.field, v.reason, v.uri) for count, v in report.groups() if v.state != "hit"]
+    if rows:
+        output.table("", (">samples", "state", "field", "reason", "for example"), rows)
+    output.json(report.document())
+
+
+@app.command()
+def estimate(
+    sources: Sources,
+    encoder: Encoder,
+    cache: Annotated[str | None, typer.Option("--cache", metavar="DIR", help="A cache, to count what it has.")] = None,
+    weights: Weights = None,
+    layers: Layers = None,
+    pool: Pool = None,
+    size: Size = None,
+    fit: Fit = None,
+    compute_dtype: ComputeDtype = "fp32",
+    store_dtype: StoreDtype = "bf16",
+    device: Device = "auto",
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    shard_mib: ShardMib = 64,
+    json: Json = None,
+) -> None:
+    """Say how many bytes and how much time a build would take."""
+    from .maintain.estimate import estimate as run_estimate
+
+    set_up_logging(verbose=False)
+    output = Output(json)
+    request = encoder_request(encoder, weights, layers, pool, size, fit, compute_dtype, store_dtype)
+    options = build_options(device=device, batch_size=batch_size, num_workers=workers, shard_mib=shard_mib)
+    exists = cache is not None and Path(cache).exists()
+    result = run_estimate(
+        sources, request, options, open_cache_at(cache).storage if cache is not None and exists else None
+    )
+    output.line(
+        f"{result.to_compute} of {result.samples} samples to compute: {human_bytes(result.total_bytes)} in "
+        f"{result.num_shards} shards ({human_bytes(result.row_bytes)} a sample), {human_bytes(result.free_bytes)} free"
+    )
+    output.line(
+        f"about {human_seconds(result.seconds)}: decoding {result.decode_s * 1e3:.2f} ms a sample and thread, encoding "
+        f"{result.encode_s * 1e3:.2f} ms a sample, measured on {result.measured_on} samples"
+    )
+    if result.total_bytes > result.free_bytes:
+        output.line("warning: that does not fit on the disk")
+    output.json(result.document())
+
+
+@app.command()
+def gc(
+    cache: CacheDir,
+    grace_hours: Annotated[float, typer.Option(min=0, help="Keep garbage that is younger.")] = 24,
+    drop: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Give up this dataset first; repeat.")] = None,
+    only_newest: Annotated[bool, typer.Option("--only-newest", help="Give up older versions of datasets.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    json: Json = None,
+) -> None:
+    """Remove what no dataset leads to."""
+    from .maintain.gc import collect_garbage
+
+    set_up_logging(verbose=False)
+    output = Output(json)
+    report = collect_garbage(
+        open_cache_at(cache).storage,
+        grace_s=grace_hours * 3600,
+        drop=tuple(drop or ()),
+        only_newest=only_newest,
+        dry_run=dry_run,
+    )
+    verb = "would be removed" if dry_run else "removed"
+    output.line(
+        f"{len(report.removed)} files {verb}, {human_bytes(report.freed_bytes)}; {report.kept_young} kept, still young"
+    )
+    output.json(report.document())
+
+
+@app.command()
+def export(
+    cache: CacheDir,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .h5 or .safetensors.")],
+    dataset: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    layer: Annotated[str | None, typer.Option()] = None,
+    encoder: Annotated[str | None, typer.Option(metavar="NAME|PATH.py:FACTORY")] = None,
+    split: Annotated[str | None, typer.Option()] = None,
+    pool: Pool = None,
+    store_dtype: Annotated[str | None, typer.Option(metavar="bf16|fp16|fp32")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="DIGEST", help="The beginning of a recipe's digest.")] = None,
+    json: Json = None,
+) -> None:
+    """Write one feature of a dataset to a file, with its labels and where it came from."""
+    from .maintain.export import export as run_export
+
+    set_up_logging(verbose=False)
+    output = Output(json)
+    opened = open_cache_at(cache)
+    features = opened.features(
+        layer=layer, encoder=encoder, dataset=dataset, split=split, pool=pool, store_dtype=store_dtype, recipe=recipe
+    )
+    report = run_export(opened.storage, features, out)
+    was_widened = report.dtype == "float32" and report.stored_dtype != "fp32"
+    widened = f", widened from {report.stored_dtype}" if was_widened else ""
+    output.line(f"{report.path}: x {report.shape} {report.dtype}{widened}, {human_bytes(report.size_bytes)}")
+    output.json(report.document())
+
+
+def main() -> None:
+    """The entry point of `fovcache`."""
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()

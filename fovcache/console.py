@@ -1,0 +1,168 @@
+"""What both commands share: output for people and for programs, errors as one line, exit statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import FovcacheError, environment_failure
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .build.progress import Progress
+
+STATUS_OK, STATUS_SOME_FAILED, STATUS_USAGE, STATUS_ENVIRONMENT = 0, 1, 2, 3
+STATUS_INTERRUPTED = 130
+STATUS_TERMINATED = 143
+
+
+class Output:
+    """Tables to standard output for people, or JSON to a file or, for `-`, to standard output instead."""
+
+    def __init__(self, json_path: str | None) -> None:
+        self._json_path = json_path
+        self.quiet = json_path == "-"
+
+    def console(self) -> Console:
+        """Where people's output goes."""
+        from rich.console import Console
+
+        return Console(quiet=self.quiet, highlight=False, soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print a table; columns whose name starts with `>` are right-aligned."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, show_edge=False)
+        for column in columns:
+            table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        for row in rows:
+            table.add_row(*(escape(str(cell)) for cell in row))
+        self.console().print(table)
+
+    def line(self, text: str) -> None:
+        """Print a line as it is."""
+        self.console().print(text, markup=False)
+
+    def json(self, document: Any) -> None:
+        """Write a command's JSON where it was asked for."""
+        if self._json_path is None:
+            return
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        if self._json_path == "-":
+            sys.stdout.write(text)
+            return
+        try:
+            Path(self._json_path).write_text(text)
+        except OSError as error:
+            raise environment_failure(error, f"write {self._json_path}") from error
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Callable[[Progress], None]]:
+    """A live bar on standard error with rate and time left; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda progress: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("start", total=None, rate="")
+
+        def show(progress: Progress) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(
+                task,
+                description=progress.stage,
+                completed=progress.done,
+                total=progress.total or None,
+                rate=f"{speed:.1f}/s" if speed else "",
+            )
+
+        yield show
+
+
+def set_up_logging(*, verbose: bool) -> None:
+    """Warnings (with `verbose` also information) as single lines on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LineFormatter())
+    logger = logging.getLogger("fovcache")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.captureWarnings(capture=True)
+    logging.getLogger("py.warnings").handlers = [handler]
+
+
+class _LineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage().splitlines()[0]}"
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Run a command line; an error that is ours becomes one line and its exit status."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        command()
+    except FovcacheError as error:
+        _fail(str(error), error.exit_status)
+    except MemoryError:
+        _fail("out of memory: choose a smaller --batch-size or fewer --workers", STATUS_ENVIRONMENT)
+    except OSError as error:
+        _fail(str(environment_failure(error, f"use {error.filename or 'a file'}")), STATUS_ENVIRONMENT)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends a command cleanly, with what it means."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _fail("interrupted; what is finished is kept, the same command goes on from there", STATUS_INTERRUPTED)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(STATUS_TERMINATED)  # unwinds, so that leases and temporary files go
+
+
+def _fail(message: str, status: int) -> None:
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.flush()
+    raise SystemExit(status)
+
+
+def human_bytes(size: float) -> str:
+    """`1.5 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def human_seconds(seconds: float) -> str:
+    """`1 h 02 min`, `3 min 20 s`, `4.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"

@@ -1,0 +1,161 @@
+"""Collecting garbage: what no dataset leads to, after a grace period, and never what a live builder wrote."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..errors import DamageError, SelectionError, nearest
+from ..store import layout
+from ..store.dataset import DatasetRef, read_dataset, read_ref
+from ..store.lease import oldest_live_start_s, sweep_dead
+from ..store.manifest import Manifest, manifest_names, read_manifest
+from ..store.shard import keys_hex, read_shard_keys
+from ..store.storage import LocalStorage
+
+DEFAULT_GRACE_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GarbageReport:
+    """What `gc` removed, or would remove."""
+
+    removed: tuple[str, ...]
+    """Files, by name."""
+    freed_bytes: int
+    """Their size."""
+    kept_young: int
+    """Garbage that is within the grace period, or was written while a live builder ran."""
+    dry_run: bool
+    """Whether nothing was removed in fact."""
+
+    @property
+    def exit_status(self) -> int:
+        """0."""
+        return 0
+
+    def document(self) -> dict[str, Any]:
+        """As `--json` writes it."""
+        return asdict(self)
+
+
+def collect_garbage(
+    storage: LocalStorage,
+    *,
+    grace_s: float = DEFAULT_GRACE_S,
+    drop: tuple[str, ...] = (),
+    only_newest: bool = False,
+    dry_run: bool = False,
+) -> GarbageReport:
+    """Remove what no dataset leads to. Roots are the datasets that names point to.
+
+    `drop` names datasets to give up first; `only_newest` gives up all but the newest of each name. Raises
+    SelectionError for a name that is not there, DamageError when a root cannot be read (nothing is removed then).
+    """
+    run = _Collection(storage, grace_s, dry_run)
+    if not dry_run:
+        sweep_dead(storage)
+    refs = run.drop_refs(drop, only_newest)
+    live = {key for digest in {ref.dataset for ref in refs} for key in _keys(storage, digest)}
+    run.sweep(refs, live)
+    return GarbageReport(
+        removed=tuple(run.removed), freed_bytes=run.freed_bytes, kept_young=run.kept_young, dry_run=dry_run
+    )
+
+
+def _keys(storage: LocalStorage, digest: str) -> Iterator[str]:
+    return (sample.key for sample in read_dataset(storage, digest).samples)
+
+
+class _Collection:
+    def __init__(self, storage: LocalStorage, grace_s: float, dry_run: bool) -> None:
+        self.storage = storage
+        self.dry_run = dry_run
+        self.young_s = min(time.time() - grace_s, oldest_live_start_s(storage))
+        self.removed: list[str] = []
+        self.freed_bytes = 0
+        self.kept_young = 0
+
+    def drop_refs(self, drop: tuple[str, ...], only_newest: bool) -> list[DatasetRef]:
+        """Give up refs as asked; those that stay."""
+        names = list(self.storage.list(layout.REFS))
+        refs = {name: read_ref(self.storage, name) for name in names}
+        known = {ref.name for ref in refs.values()}
+        for name in drop:
+            if name not in known:
+                raise SelectionError(f"the cache has no dataset {name!r}{nearest(name, sorted(known))}")
+        newest = {ref.name: file for file, ref in sorted(refs.items(), key=lambda item: item[1].created_ns)}
+        kept = []
+        for file, ref in refs.items():
+            if ref.name in drop or (only_newest and newest[ref.name] != file):
+                self._remove(file)
+            else:
+                kept.append(ref)
+        return kept
+
+    def sweep(self, refs: list[DatasetRef], live: set[str]) -> None:
+        """Remove, from the outside in: manifests, then what no manifest names any more."""
+        manifests = list(self._live_manifests(live))
+        shards = {layout.shard_name(m.recipe, shard.digest) for m in manifests for shard in m.shards}
+        recipes = {layout.recipe_name(manifest.recipe) for manifest in manifests}
+        features = {layout.feature_name(feature) for manifest in manifests for feature in manifest.features}
+        datasets = {layout.dataset_name(ref.dataset) for ref in refs}
+        roots = {
+            layout.SHARDS: shards,
+            layout.DATASETS: datasets,
+            layout.RECIPES: recipes,
+            layout.FEATURES: features,
+            layout.PLANS: set(),
+        }
+        for folder, kept in roots.items():
+            for name in list(self.storage.list(folder)):
+                if name not in kept:
+                    self._remove_if_old(name)
+        for name in list(self.storage.list(layout.INDEX)):
+            if layout.recipe_name(layout.stem(name)) not in recipes:
+                self._remove(name)
+
+    def _live_manifests(self, live: set[str]) -> Iterator[Manifest]:
+        """Manifests that stay: with a row, or the last word on a failure, of a live sample. Damaged ones stay too."""
+        manifests = []
+        for name in list(manifest_names(self.storage)):
+            try:
+                manifests.append((name, read_manifest(self.storage, name)))
+            except DamageError:
+                raise DamageError(f"{name} is damaged, so nothing is collected: run `fovcache repair` first") from None
+        last: dict[tuple[str, str], int] = {}
+        for _, manifest in manifests:
+            for failure in manifest.failures:
+                place = (manifest.recipe, failure.key)
+                last[place] = max(last.get(place, 0), manifest.attempt)
+        for name, manifest in manifests:
+            keys = {key for shard in manifest.shards for key in self._shard_keys(manifest, shard.digest)}
+            keys |= {f.key for f in manifest.failures if last[manifest.recipe, f.key] == manifest.attempt}
+            if not live.isdisjoint(keys) or not self._remove_if_old(name):
+                yield manifest
+
+    def _shard_keys(self, manifest: Manifest, digest: str) -> list[str]:
+        try:
+            return keys_hex(read_shard_keys(self.storage, layout.shard_name(manifest.recipe, digest)))
+        except (DamageError, FileNotFoundError):
+            name = layout.shard_name(manifest.recipe, digest)
+            raise DamageError(f"{name} is damaged, so nothing is collected: run `fovcache repair` first") from None
+
+    def _remove_if_old(self, name: str) -> bool:
+        try:
+            old = self.storage.modified_s(name) <= self.young_s
+        except FileNotFoundError:
+            return True
+        if old:
+            self._remove(name)
+        else:
+            self.kept_young += 1
+        return old
+
+    def _remove(self, name: str) -> None:
+        self.freed_bytes += self.storage.size(name)
+        self.removed.append(name)
+        if not self.dry_run:
+            self.storage.delete(name)

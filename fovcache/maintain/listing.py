@@ -1,0 +1,96 @@
+"""What `ls` and `info` tell, as JSON documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..keys.digest import canonical_json
+from ..store import layout
+from ..store.dataset import find_ref
+from ..store.index import RecipeIndex
+from ..store.lease import live_owners
+from ..store.storage import LocalStorage
+from .catalog import Catalog, DatasetListing
+
+
+def list_cache(catalog: Catalog) -> list[dict[str, Any]]:
+    """The newest dataset of each name with its features."""
+    return [_dataset_document(catalog.listing(ref)) for ref in catalog.newest_refs()]
+
+
+def _dataset_document(listing: DatasetListing) -> dict[str, Any]:
+    return {
+        "name": listing.ref.name,
+        "dataset": listing.ref.dataset,
+        "samples": len(listing.dataset.samples) + len(listing.dataset.unreadable),
+        "features": [
+            {
+                "encoder": item.encoder,
+                "layer": item.feature.layer,
+                "pool": item.feature.pool,
+                "dtype": item.feature.dtype,
+                "rows": item.num_rows,
+                "row_shape": list(item.row_shape) if item.row_shape is not None else "various",
+                "feature": item.feature.digest,
+                "recipe": item.feature.recipe,
+            }
+            for item in listing.features
+        ],
+    }
+
+
+def cache_info(catalog: Catalog) -> dict[str, Any]:
+    """The whole cache: sizes, recipes, live builders."""
+    storage = catalog.storage
+    shards = list(storage.list(layout.SHARDS))
+    assert isinstance(storage, LocalStorage)
+    return {
+        "cache": str(storage.root),
+        "datasets": [f"{ref.name} {ref.dataset}" for ref in catalog.newest_refs()],
+        "recipes": [
+            f"{digest} {document['extractor'].get('name', '')}, {document['compute']['dtype']}"
+            for digest, document in catalog.recipes.items()
+        ],
+        "features": len(catalog.features),
+        "shards": len(shards),
+        "shard_bytes": sum(storage.size(name) for name in shards),
+        "rows": sum(len(catalog.index(recipe)) for recipe in catalog.recipes),
+        "builders_at_work": len(live_owners(storage)),
+    }
+
+
+def dataset_info(catalog: Catalog, name: str) -> dict[str, Any]:
+    """One dataset: where it came from, what its features were computed with, what failed."""
+    ref = find_ref(catalog.storage, name)
+    listing = catalog.listing(ref)
+    recipes = {item.feature.recipe: item.recipe for item in listing.features}
+    uris = {sample.key: sample.uri for sample in listing.dataset.samples}
+    splits: dict[str, int] = {}
+    for sample in listing.dataset.samples:
+        splits[sample.split or "(none)"] = splits.get(sample.split or "(none)", 0) + 1
+    return {
+        **_dataset_document(listing),
+        "sources": list(ref.sources),
+        "splits": splits,
+        "distinct": len(uris),
+        "recipes": [{"digest": digest, **document} for digest, document in recipes.items()],
+        "numerics": [numerics for recipe in recipes for numerics in _numerics(catalog.index(recipe))],
+        "failures": [
+            {"uri": uris[failure.key], "stage": failure.stage, "reason": failure.reason, "permanent": failure.permanent}
+            for recipe in recipes
+            for manifest in catalog.index(recipe).manifests
+            for failure in manifest.failures
+            if failure.key in uris
+        ],
+        "unreadable": [{"uri": item.uri, "reason": item.reason} for item in listing.dataset.unreadable],
+    }
+
+
+def _numerics(index: RecipeIndex) -> list[Any]:
+    """The distinct numerics ids of a recipe's blocks."""
+    ids = {
+        canonical_json(manifest.provenance.get("numerics", {})): manifest.provenance.get("numerics", {})
+        for manifest in index.manifests
+        if manifest.shards
+    }
+    return list(ids.values())

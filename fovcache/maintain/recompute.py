@@ -1,0 +1,117 @@
+"""`verify --recompute N`: encode cached samples again and measure how far the rows are apart."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ..build.clock import StageClock
+from ..build.request import EncoderRequest, pick_device, resolve
+from ..errors import FovcacheError, SampleError
+from ..sources.scan import scan_sources
+from ..store.index import open_index
+from ..store.layout import MANIFESTS, MEMO
+from ..store.manifest import Manifest, manifest_names, read_manifest
+from ..store.memo import Memo
+from ..store.shard import keys_array
+from ..store.storage import LocalStorage
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = {"fp32": 1e-4, "fp16": 4e-3, "bf16": 3.2e-2}
+"""Largest difference allowed, relative to the largest magnitude of the feature's rows: for the half types four
+rounding steps, for fp32 what other batch sizes and matrix kernels were seen to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecomputeReport:
+    """How far recomputed rows are from cached ones."""
+
+    samples: int
+    """Samples that were encoded again."""
+    largest: dict[str, float]
+    """By storage dtype, the largest difference relative to the largest magnitude."""
+    tolerance: dict[str, float]
+    """What is allowed."""
+    within_tolerance: bool
+    """Whether all are."""
+    skipped: tuple[str, ...] = ()
+    """Recipes that could not be recomputed, and why."""
+
+
+def recompute_some(storage: LocalStorage, num_samples: int, *, seed: int = 0, device: str = "auto") -> dict[str, Any]:
+    """Encode up to `num_samples` random cached samples of each recipe again; a RecomputeReport as a document."""
+    recipes = sorted({name.split("/")[1] for name in storage.list(MANIFESTS)})
+    largest: dict[str, float] = {}
+    skipped: list[str] = []
+    num_done = 0
+    for recipe in recipes:
+        manifests = [read_manifest(storage, name) for name in manifest_names(storage, recipe)]
+        orders = {str(sorted(m.provenance["request"].items())): m for m in manifests if m.shards}
+        for manifest in orders.values():
+            try:
+                num_done += _compare(storage, manifest, num_samples, random.Random(seed), device, largest)
+            except (FovcacheError, KeyError, TypeError) as error:
+                skipped.append(f"{recipe[:12]}: {error}")
+    within = all(value <= TOLERANCE[dtype] for dtype, value in largest.items()) and not skipped
+    report = RecomputeReport(
+        samples=num_done, largest=largest, tolerance=TOLERANCE, within_tolerance=within, skipped=tuple(skipped)
+    )
+    return asdict(report)
+
+
+def _compare(
+    storage: LocalStorage,
+    manifest: Manifest,
+    num_samples: int,
+    chance: random.Random,
+    device_name: str,
+    largest: dict[str, float],
+) -> int:
+    """Recompute samples of one build's request and widen `largest`; how many there were."""
+    from ..build.encoding import BatchEncoder, SampleReader
+    from ..loaders.rows import Rows
+
+    resolved = resolve(EncoderRequest.from_document(manifest.provenance["request"]))
+    if resolved.recipe.digest != manifest.recipe:
+        raise FovcacheError(f"{resolved.request.encoder} is not what it was when the rows were computed")
+    scan = scan_sources(manifest.provenance["sources"], resolved.spec.suffixes(), Memo(storage.path(MEMO)))
+    index = open_index(storage, manifest.recipe)
+    keys = sorted(scan.locations)
+    features = resolved.features
+    found = {f.digest: index.lookup(f.digest, keys_array(keys)) for f in features}
+    cached = [at for at in range(len(keys)) if all(shard[at] >= 0 for shard, _ in found.values())]
+    chosen = chance.sample(cached, min(num_samples, len(cached)))
+    clock = StageClock()
+    reader = SampleReader(resolved.spec, scan.locations, clock, num_threads=1, num_ahead=1)
+    encoder = BatchEncoder(
+        resolved.extractor,
+        resolved.spec,
+        features,
+        device=pick_device(device_name),
+        compute_dtype=resolved.request.compute_dtype,
+        batch_size=1,
+        clock=clock,
+    )
+    try:
+        for at in chosen:
+            try:
+                rows = encoder.rows([reader.read(keys[at])])
+            except SampleError as error:
+                raise FovcacheError(f"a cached sample cannot be read again: {error}") from error
+            for feature in features:
+                shard, row = found[feature.digest]
+                source = Rows(storage, feature.digest, index.shards, shard[at : at + 1], row[at : at + 1])
+                old = torch.empty((1, *source.shapes[0]), dtype=source.dtype)
+                source.read_all(old)
+                apart = (rows[feature.digest].double() - old.double()).abs().max()
+                scale = old.double().abs().max().clamp_min(1e-12)
+                largest[feature.dtype] = max(largest.get(feature.dtype, 0.0), float(apart / scale))
+    finally:
+        reader.close()
+        encoder.close()
+    return len(chosen)
