@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import CacheFormatError, DamageError
-from .keys.digest import canonical_json
-from .keys.recipe import SCHEMA
-from .store.documents import parse_canonical
+from .errors import CacheFormatError
 from .store.layout import MARKER
+from .store.marker import check_marker
 from .store.storage import LocalStorage
 
 if TYPE_CHECKING:
@@ -111,9 +109,9 @@ class Cache:
 
 
 def open_cache(path: str | os.PathLike[str], *, create: bool = True) -> Cache:
-    """Open the cache in a folder; an empty or absent folder becomes one when it is first written to.
+    """Open the cache in a folder; an empty or absent folder becomes one when a build first writes to it.
 
-    Raises CacheFormatError when the folder holds something else, or a cache of a newer schema.
+    Without `create` there must be a cache. Raises CacheFormatError when the folder holds something else, or a cache of a newer schema.
     """
     text = os.fspath(path)
     if "://" in text:
@@ -123,23 +121,9 @@ def open_cache(path: str | os.PathLike[str], *, create: bool = True) -> Cache:
         raise CacheFormatError(f"cache {text} is a file, expected a folder")
     storage = LocalStorage(root)
     if storage.exists(MARKER):
-        _check_marker(storage)
+        check_marker(storage)
     elif root.is_dir() and any(root.iterdir()):
         raise CacheFormatError(f"{text} is not a cache: it has files but no {MARKER}; choose an empty or new folder")
-    elif create:
-        storage.put_if_absent(MARKER, [canonical_json({"format": "fovcache", "schema": SCHEMA})])
-    else:
+    elif not create:
         raise CacheFormatError(f"there is no cache in {text}; `fovcache build` makes one")
     return Cache(storage)
-
-
-def _check_marker(storage: LocalStorage) -> None:
-    try:
-        document = parse_canonical(storage.read(MARKER), MARKER)
-        schema = int(document["schema"])
-    except (DamageError, KeyError, TypeError, ValueError) as error:
-        raise CacheFormatError(f"{storage.path(MARKER)} is damaged: {error}; `fovcache repair` restores it") from error
-    if document.get("format") != "fovcache" or schema > SCHEMA:
-        raise CacheFormatError(
-            f"{storage.root} is a cache of schema {schema}, and this fovcache reads up to {SCHEMA}: upgrade fovcache"
-        )

@@ -16,6 +16,7 @@ from ..store.index import RecipeIndex, open_index
 from ..store.layout import MEMO, feature_name, recipe_name
 from ..store.lease import hold_lease, live_owners, sweep_dead
 from ..store.manifest import Failure
+from ..store.marker import ensure_marker
 from ..store.memo import Memo
 from ..store.storage import LocalStorage
 from .plan import Block, Plan, make_plans, open_plans, publish_plan, unfinished
@@ -81,6 +82,7 @@ class _Build:
             check_dataset_name(self.options.dataset)
         with self.tally.loading():
             resolved = resolve(self.request)
+        ensure_marker(self.storage)
         scan = self._scan(sources, resolved)
         dataset = Dataset(samples=scan.samples, unreadable=scan.unreadable)
         keys = [sample.key for sample in dataset.samples]

@@ -48,20 +48,16 @@ def select_features(
     catalog = Catalog(storage)
     keys = keys_array([sample.key for sample in samples])
     wanted = {"layer": layer, "pool": pool, "dtype": store_dtype}
-    present = [
+    candidates = [
         feature
         for feature in catalog.features
-        if (catalog.index(feature.recipe).lookup(feature.digest, keys)[0] >= 0).any()
-    ]
-    fitting = [
-        feature
-        for feature in present
         if all(value is None or getattr(feature, field) == value for field, value in wanted.items())
         and (recipe is None or feature.recipe.startswith(recipe))
         and (encoder is None or _is_encoder(catalog.recipes[feature.recipe], encoder))
     ]
+    fitting = _with_rows(catalog, candidates, keys)
     if len(fitting) != 1:
-        raise SelectionError(_explain(ref.name, catalog, present, fitting))
+        raise SelectionError(_explain(ref.name, catalog, _with_rows(catalog, catalog.features, keys), fitting))
     feature = fitting[0]
     index = catalog.index(feature.recipe)
     shard, row = index.lookup(feature.digest, keys)
@@ -77,6 +73,11 @@ def select_features(
         classes=tuple(names) if names else None,
         num_failed=len(samples) - len(found),
     )
+
+
+def _with_rows(catalog: Catalog, features: Sequence[Feature], keys: np.ndarray) -> list[Feature]:
+    """Those of `features` that any sample has."""
+    return [f for f in features if (catalog.index(f.recipe).lookup(f.digest, keys)[0] >= 0).any()]
 
 
 def _is_encoder(recipe: dict[str, Any], encoder: str) -> bool:

@@ -24,9 +24,10 @@ from ..store import layout
 from ..store.dataset import Dataset, publish_dataset, read_dataset, read_ref
 from ..store.documents import put_keyed, sealed
 from ..store.manifest import manifest_names, read_manifest
+from ..store.marker import marker_bytes
 from ..store.memo import Memo
 from ..store.storage import LocalStorage
-from .verify import Damage, marker_bytes, verify
+from .verify import Damage, verify
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,11 @@ from typing import Any
 from ..build.progress import OnProgress, Progress, silent
 from ..build.request import available_cores
 from ..errors import DamageError
-from ..keys.digest import canonical_json
-from ..keys.recipe import SCHEMA
 from ..store import layout
 from ..store.dataset import read_dataset, read_ref
 from ..store.documents import read_keyed
 from ..store.manifest import Manifest, manifest_names, read_manifest
+from ..store.marker import marker_bytes
 from ..store.shard import read_shard_header, shard_damage
 from ..store.storage import Storage
 
@@ -112,11 +111,6 @@ def _run(name: str, check: Callable[[], object]) -> list[Damage]:
 def _check_marker(storage: Storage) -> None:
     if storage.read(layout.MARKER) != marker_bytes():
         raise DamageError(f"{layout.MARKER} is damaged")
-
-
-def marker_bytes() -> bytes:
-    """The marker file of a cache of this schema."""
-    return canonical_json({"format": "fovcache", "schema": SCHEMA})
 
 
 def _check_plan(storage: Storage, name: str) -> None:
