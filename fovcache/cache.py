@@ -111,7 +111,9 @@ class Cache:
 def open_cache(path: str | os.PathLike[str], *, create: bool = True) -> Cache:
     """Open the cache in a folder; an empty or absent folder becomes one when a build first writes to it.
 
-    Without `create` there must be a cache. Raises CacheFormatError when the folder holds something else, or a cache of a newer schema.
+    Without `create` there must be a cache.
+
+    Raises CacheFormatError when the folder holds something else, or a cache of a newer schema.
     """
     text = os.fspath(path)
     if "://" in text:

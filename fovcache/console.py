@@ -22,6 +22,8 @@ STATUS_OK, STATUS_SOME_FAILED, STATUS_USAGE, STATUS_ENVIRONMENT = 0, 1, 2, 3
 STATUS_INTERRUPTED = 130
 STATUS_TERMINATED = 143
 
+_WIDTH_IN_A_PIPE = 200
+
 
 class Output:
     """Tables to standard output for people, or JSON to a file or, for `-`, to standard output instead."""
@@ -34,7 +36,10 @@ class Output:
         """Where people's output goes."""
         from rich.console import Console
 
-        return Console(quiet=self.quiet, highlight=False, soft_wrap=True)
+        console = Console(quiet=self.quiet, highlight=False, soft_wrap=True)
+        if not console.is_terminal:
+            console.width = _WIDTH_IN_A_PIPE
+        return console
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table; columns whose name starts with `>` are right-aligned."""

@@ -22,6 +22,9 @@ from .request import BuildOptions, Resolved, pick_device
 from .tally import Tally
 
 MAX_ROWS_PER_BLOCK = 65536
+_PROBED_SAMPLES = 64
+_ROWS_UNKNOWN = 1024
+"""Samples in a block when none of the first _PROBED_SAMPLES can be read, so that their rows' size is unknown."""
 
 
 class BlockRun:
@@ -60,7 +63,7 @@ class BlockRun:
             return self._options.rows_per_block
         digests = tuple(sorted(feature.digest for feature in self._resolved.features))
         encoder = self._encoder(digests)
-        for key in keys:
+        for key in keys[:_PROBED_SAMPLES]:
             try:
                 item = self._reader.read(key)
             except SampleError:
@@ -68,7 +71,7 @@ class BlockRun:
             row_bytes = sum(row.nbytes // 2 for row in encoder.rows([item, item]).values())
             rows = min(MAX_ROWS_PER_BLOCK, max(1, self._options.shard_bytes // row_bytes))
             return max(self._slot, rows - rows % self._slot) if rows >= self._slot else rows
-        return self._slot
+        return self._slot * max(1, _ROWS_UNKNOWN // self._slot)
 
     def compute(self, blocks: Sequence[Block]) -> int:
         """Compute and publish blocks; how many samples got rows from us."""

@@ -85,13 +85,13 @@ class SampleReader:
             try:
                 data = location.read()
             except OSError as error:
-                reason = f"cannot read {location.path.name}: {error.strerror or error}"
+                reason = f"cannot read {location.name}: {error.strerror or error}"
                 raise SampleError("fetch", reason, permanent=False) from error
             if bytes_digest(data) != key:
-                reason = f"{location.path.name} changed since it was scanned"
+                reason = f"{location.name} changed since it was scanned"
                 raise SampleError("fetch", reason, permanent=False)
         with self._clock.stage("decode"):
-            return self._spec.read(data, location.path.name)
+            return self._spec.read(data, location.name)
 
 
 class BatchEncoder:

@@ -6,6 +6,7 @@ pictures without an error or a corrupt flag; Pillow refuses all of them.
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".
 MAX_PIXELS = 100_000_000
 """An image that declares more is refused before it is decoded (a decompression bomb)."""
 
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 
 
@@ -33,6 +34,20 @@ def still_decoder() -> dict[str, str]:
     return {"name": "pillow", "version": PIL.__version__}
 
 
+@functools.cache
+def _register_formats() -> None:
+    """Pillow registers most formats late; those asked for by name must be there."""
+    from PIL import (  # noqa: F401 - registers itself
+        BmpImagePlugin,
+        GifImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        PpmImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
+
+
 def decode_still(data: bytes, *, size: int | None = None, fit: str = "crop") -> np.ndarray:
     """Decode an image to uint8 [height, width, 3], upright (EXIF orientation applied), transparency dropped.
 
@@ -40,6 +55,7 @@ def decode_still(data: bytes, *, size: int | None = None, fit: str = "crop") -> 
     """
     from PIL import Image, UnidentifiedImageError
 
+    _register_formats()
     if not data:
         raise SampleError("decode", "the file is empty", permanent=True)
     try:

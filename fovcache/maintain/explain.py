@@ -142,7 +142,8 @@ def _reason(differing: list[tuple[str, Any, Any]]) -> tuple[str, Any, Any, str]:
     if field.startswith("extractor.source."):
         file = field.removeprefix("extractor.source.")
         return field, cached, asked, f"the source of {file} changed"
-    also = f" (and {len(differing) - 1} more fields)" if len(differing) > 1 else ""
+    others = [name for name, _, _ in differing[1:]]
+    also = f"; also differs in {', '.join(others[:3])}{', …' if len(others) > 3 else ''}" if others else ""
     return field, cached, asked, f"{field} is {_short(asked)}, cached {_short(cached)}{also}"
 
 

@@ -10,16 +10,21 @@ from pathlib import Path
 class Location:
     """Where a sample's bytes lie: a file, or a range of one (a member of a tar shard)."""
 
-    path: Path
+    path: str
     """The file."""
     offset: int = 0
     """The first byte."""
     size: int | None = None
     """How many bytes; None for the whole file."""
 
+    @property
+    def name(self) -> str:
+        """The file's name, without its folder."""
+        return Path(self.path).name
+
     def read(self) -> bytes:
         """The bytes. Raises OSError."""
-        with self.path.open("rb", buffering=0) as file:
+        with Path(self.path).open("rb", buffering=0) as file:
             if self.size is None:
                 return file.read()
             file.seek(self.offset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,13 +42,17 @@ class Scan:
 
 @dataclass(slots=True)
 class _File:
-    spec: SourceSpec
+    path: str
+    uri: str
     source: int
-    path: Path
+    split: str | None
     label: str | None
-    stat: os.stat_result | None = None
     value: bytes = b""
     fault: str = ""
+
+    @property
+    def suffix(self) -> str:
+        return os.path.splitext(self.path)[1].lower()
 
 
 def scan_sources(sources: Sequence[str], suffixes: frozenset[str], memo: Memo, *, num_threads: int = 4) -> Scan:
@@ -59,60 +63,65 @@ def scan_sources(sources: Sequence[str], suffixes: frozenset[str], memo: Memo, *
     if not sources:
         raise SourceError("no source was given; expected folders or tar shards, as in train=DIR")
     specs = tuple(parse_source(text) for text in sources)
+    accepted = suffixes | {TAR_SUFFIX}
     files: list[_File] = []
     num_ignored = 0
     for number, spec in enumerate(specs):
-        found = [file for file in _files(spec, number) if not file.path.name.startswith(".")]
-        wanted = [file for file in found if file.path.suffix.lower() in suffixes | {TAR_SUFFIX}]
+        found = list(_files(spec, number))
+        wanted = [file for file in found if file.suffix in accepted]
         if not wanted:
-            endings = ", ".join(sorted(suffixes | {TAR_SUFFIX}))
+            endings = ", ".join(sorted(accepted))
             raise SourceError(f"source {spec.text!r} holds no samples; expected files ending in {endings}")
         num_ignored += len(found) - len(wanted)
         files += wanted
+    changed = [file for file in files if not _recall(file, suffixes, memo)]
     with ThreadPoolExecutor(num_threads) as pool:
-        for _ in pool.map(lambda file: _hash(file, suffixes, memo), files):
+        for _ in pool.map(lambda file: _hash(file, suffixes, memo), changed):
             pass
     return _collect(specs, files, num_ignored)
 
 
 def _files(spec: SourceSpec, number: int) -> Iterator[_File]:
     for path in spec.paths:
-        if path.is_dir():
-            try:
-                for file in walk_files(path):
-                    yield _File(spec, number, file, class_of(file, path))
-            except OSError as error:
-                raise SourceError(f"source {spec.text!r}: cannot list {error.filename}: {error.strerror}") from error
-        else:
-            yield _File(spec, number, path, None)
+        if not path.is_dir():
+            yield _File(str(path), path.relative_to(spec.root).as_posix(), number, spec.split, None)
+            continue
+        prefix = "" if path == spec.root else path.relative_to(spec.root).as_posix() + "/"
+        try:
+            for file, relative in walk_files(str(path)):
+                yield _File(file, prefix + relative, number, spec.split, class_of(relative))
+        except OSError as error:
+            raise SourceError(f"source {spec.text!r}: cannot list {error.filename}: {error.strerror}") from error
+
+
+def _recall(file: _File, suffixes: frozenset[str], memo: Memo) -> bool:
+    """Whether the memo knows the file as it is now; then its value is filled in."""
+    try:
+        value = memo.get(file.path, os.stat(file.path))
+    except OSError:
+        return False
+    if value is None or (file.suffix == TAR_SUFFIX and json.loads(value)["suffixes"] != sorted(suffixes)):
+        return False
+    file.value = value
+    return True
 
 
 def _hash(file: _File, suffixes: frozenset[str], memo: Memo) -> None:
-    """Fill in the file's digest, or its entries when it is a shard; from the memo when it is unchanged."""
-    is_tar = file.path.suffix.lower() == TAR_SUFFIX
-    compute: Callable[[], bytes] = (
-        (lambda: _tar_value(file.path, suffixes)) if is_tar else (lambda: bytes.fromhex(file_digest(file.path)))
-    )
+    """Read the file and fill in its digest, or its entries when it is a shard."""
     try:
-        before = file.stat = file.path.stat()
-        remembered = memo.get(file.path, before)
-        if remembered is not None and (not is_tar or json.loads(remembered)["suffixes"] == sorted(suffixes)):
-            file.value = remembered
-            return
+        before = os.stat(file.path)
         hashed_ns = now_ns()
-        file.value = compute()
-        after = file.path.stat()
+        is_tar = file.suffix == TAR_SUFFIX
+        value = _tar_value(Path(file.path), suffixes) if is_tar else bytes.fromhex(file_digest(file.path))
+        after = os.stat(file.path)
     except OSError as error:
         file.fault = error.strerror or str(error)
         return
-    if (before.st_size, before.st_mtime_ns, before.st_ino) != (
-        after.st_size,
-        after.st_mtime_ns,
-        after.st_ino,
-    ):
+    if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
         file.fault = "it changed while it was read"
         return
-    memo.remember(file.path, before, hashed_ns, file.value)
+    file.value = value
+    memo.remember(file.path, before, hashed_ns, value)
 
 
 def _tar_value(path: Path, suffixes: frozenset[str]) -> bytes:
@@ -125,15 +134,14 @@ def _collect(specs: tuple[SourceSpec, ...], files: list[_File], num_ignored: int
     unreadable: list[Unreadable] = []
     locations: dict[str, Location] = {}
     for file in files:
-        uri = file.path.relative_to(file.spec.root).as_posix()
         if file.fault:
-            unreadable.append(Unreadable(uri=uri, source=file.source, reason=file.fault, permanent=False))
-        elif file.path.suffix.lower() == TAR_SUFFIX:
-            for entry in json.loads(file.value)["entries"]:
-                _add_tar_entry(file, uri, TarEntry(**entry), samples, unreadable, locations)
+            unreadable.append(Unreadable(uri=file.uri, source=file.source, reason=file.fault, permanent=False))
+        elif file.suffix == TAR_SUFFIX:
+            for fields in json.loads(file.value)["entries"]:
+                _add_tar_entry(file, TarEntry(**fields), samples, unreadable, locations)
         else:
             key = file.value.hex()
-            samples.append(Sample(key=key, uri=uri, source=file.source, label=file.label, split=file.spec.split))
+            samples.append(Sample(key=key, uri=file.uri, source=file.source, label=file.label, split=file.split))
             locations.setdefault(key, Location(path=file.path))
     return Scan(
         sources=specs,
@@ -146,18 +154,17 @@ def _collect(specs: tuple[SourceSpec, ...], files: list[_File], num_ignored: int
 
 def _add_tar_entry(
     file: _File,
-    uri: str,
     entry: TarEntry,
     samples: list[Sample],
     unreadable: list[Unreadable],
     locations: dict[str, Location],
 ) -> None:
-    uri = f"{uri}#{entry.name}" if entry.name else uri
+    uri = f"{file.uri}#{entry.name}" if entry.name else file.uri
     if entry.fault:
         unreadable.append(Unreadable(uri=uri, source=file.source, reason=entry.fault, permanent=True))
         return
-    fields: dict[str, Any] = {"split": file.spec.split, **entry.fields}
-    if file.spec.split is not None:
-        fields["split"] = file.spec.split  # what the user says on the command line comes first
+    fields: dict[str, Any] = {"split": file.split, **entry.fields}
+    if file.split is not None:
+        fields["split"] = file.split  # what the user says on the command line comes first
     samples.append(Sample(key=entry.digest, uri=uri, source=file.source, **fields))
     locations.setdefault(entry.digest, Location(path=file.path, offset=entry.offset, size=entry.size))

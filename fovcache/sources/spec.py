@@ -38,7 +38,7 @@ def parse_source(text: str) -> SourceSpec:
         root = path if path.is_dir() else path.parent
         return SourceSpec(text=text, absolute=absolute, split=split, root=root, paths=(path,))
     if glob.has_magic(pattern):
-        found = sorted(Path(name) for name in glob.iglob(str(path), recursive=True))  # noqa: PTH207 - the pattern is absolute
+        found = sorted(Path(name) for name in glob.iglob(str(path), recursive=True))
         if not found:
             raise SourceError(f"source {text!r} matches no file")
         parents = {entry.parent for entry in found}

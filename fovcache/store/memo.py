@@ -45,7 +45,7 @@ class Memo:
             except sqlite3.Error as error:
                 logger.warning("%s cannot be read and is done without: %s", path, error)
 
-    def get(self, path: Path, stat: os.stat_result) -> bytes | None:
+    def get(self, path: str, stat: os.stat_result) -> bytes | None:
         """What was remembered for the file as it is now."""
         row = self._rows.get(os.fsencode(path))
         if row is None or row[:4] != _identity(stat):
@@ -56,7 +56,7 @@ class Memo:
         racy = max(stat.st_mtime_ns, stat.st_ctime_ns) > hashed_ns - RACY_NS
         return None if racy or seal != _seal(os.fsencode(path), row[:5], value) else value
 
-    def remember(self, path: Path, stat: os.stat_result, hashed_ns: int, value: bytes) -> None:
+    def remember(self, path: str, stat: os.stat_result, hashed_ns: int, value: bytes) -> None:
         """Remember a value that was computed from the file as `stat` says, begun at `hashed_ns`."""
         row = (*_identity(stat), hashed_ns)
         self._new.append((os.fsencode(path), *row, value, _seal(os.fsencode(path), row, value)))
