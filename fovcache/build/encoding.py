@@ -25,6 +25,9 @@ from .clock import StageClock
 
 logger = logging.getLogger(__name__)
 
+MAX_AHEAD_BYTES = 1 << 30
+"""Decoded samples that wait for the encoder take at most about this."""
+
 
 @dataclass(slots=True)
 class EncodedGroup:
@@ -62,14 +65,15 @@ class SampleReader:
         self._locations = locations
         self._clock = clock
         self._num_ahead = num_ahead
+        self._item_bytes = 0  # of the largest so far
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="fovcache-read")
 
     def stream(self, keys: Iterable[str]) -> Iterator[Future[Item]]:
-        """A future for each key, which raises SampleError; at most `num_ahead` are being read ahead."""
+        """A future for each key, which raises SampleError; what is read ahead is bounded in items and bytes."""
         ahead: deque[Future[Item]] = deque()
         for key in keys:
             ahead.append(self._pool.submit(self.read, key))
-            if len(ahead) > self._num_ahead:
+            while len(ahead) > min(self._num_ahead, MAX_AHEAD_BYTES // max(1, self._item_bytes)) + 1:
                 yield ahead.popleft()
         while ahead:
             yield ahead.popleft()
@@ -91,7 +95,9 @@ class SampleReader:
                 reason = f"{location.name} changed since it was scanned"
                 raise SampleError("fetch", reason, permanent=False)
         with self._clock.stage("decode"):
-            return self._spec.read(data, location.name)
+            item = self._spec.read(data, location.name)
+        self._item_bytes = max(self._item_bytes, getattr(item, "nbytes", len(data)))
+        return item
 
 
 class BatchEncoder:

@@ -104,12 +104,21 @@ def sweep_dead(storage: LocalStorage) -> int:
 def _is_alive(path: Path) -> bool:
     try:
         document: dict[str, Any] = json.loads(path.read_text())
-        if document["host"] == socket.gethostname():
+        if document["host"] == _process_space():
             started_s = _started_s(document["pid"])
             return started_s is not None and abs(started_s - document["started_s"]) < _CLOCK_S
         return _age_s(path) < EXPIRY_S
     except (OSError, ValueError, KeyError, TypeError):
         return path.exists() and _age_s(path) < EXPIRY_S
+
+
+def _process_space() -> str:
+    """Where a process id means something: this host since it started, in this container."""
+    marks = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # not Linux: the host's name has to do
+        marks.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        marks.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return " ".join(marks)
 
 
 def _age_s(path: Path) -> float:
