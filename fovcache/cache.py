@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import CacheFormatError
+from .errors import CacheFormatError, DamageError
 from .store.layout import MARKER
-from .store.marker import check_marker
+from .store.manifest import manifest_names
+from .store.marker import check_marker, is_empty_folder
 from .store.storage import LocalStorage
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def open_cache(path: str | os.PathLike[str], *, create: bool = True) -> Cache:
 
     Without `create` there must be a cache.
 
-    Raises CacheFormatError when the folder holds something else, or a cache of a newer schema.
+    Raises CacheFormatError when the folder holds something else, or a cache of a newer schema, DamageError when its
+    marker is damaged or gone.
     """
     text = os.fspath(path)
     if "://" in text:
@@ -122,9 +124,12 @@ def open_cache(path: str | os.PathLike[str], *, create: bool = True) -> Cache:
     if root.exists() and not root.is_dir():
         raise CacheFormatError(f"cache {text} is a file, expected a folder")
     storage = LocalStorage(root)
+    is_empty = is_empty_folder(storage)  # asked first: another builder may be making the cache just now
     if storage.exists(MARKER):
         check_marker(storage)
-    elif root.is_dir() and any(root.iterdir()):
+    elif next(manifest_names(storage), None) is not None:
+        raise DamageError(f"{storage.path(MARKER)} is missing; `fovcache repair` restores it")
+    elif not is_empty:
         raise CacheFormatError(f"{text} is not a cache: it has files but no {MARKER}; choose an empty or new folder")
     elif not create:
         raise CacheFormatError(f"there is no cache in {text}; `fovcache build` makes one")

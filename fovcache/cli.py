@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import Output, human_bytes, human_seconds, interruptible, progress_bar, run_command, set_up_logging
+from .console import Output, human_bytes, human_seconds, progress_bar, run_command, set_up_logging
 from .options import (
     BatchSize,
     CacheDir,
@@ -30,6 +30,7 @@ from .options import (
     build_options,
     encoder_request,
     open_cache_at,
+    open_damaged_at,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def build(
         retry_failed=retry_failed,
         rehash=rehash,
     )
-    with interruptible(), progress_bar() as show:
+    with progress_bar() as show:
         report = run_build(open_cache_at(cache, create=True).storage, sources, request, options, show)
     _print_build(output, report)
     output.json(report.document())
@@ -174,8 +175,8 @@ def verify(
 
     set_up_logging(verbose=False)
     output = Output(json)
-    storage = open_cache_at(cache).storage
-    with interruptible(), progress_bar() as show:
+    storage = open_damaged_at(cache)
+    with progress_bar() as show:
         report = run_verify(storage, show)
         if recompute and not report.damaged:
             from .maintain.recompute import recompute_some
@@ -183,7 +184,8 @@ def verify(
             report = replace(report, recomputed=recompute_some(storage, recompute, device=device))
     output.line(f"{report.files} files, {human_bytes(report.size_bytes)} of shards: {len(report.damaged)} damaged")
     if report.damaged:
-        output.table("", ("file", "problem"), [(item.file, item.problem) for item in report.damaged])
+        for item in report.damaged:  # lines, not a table: names are long, and a wrapped one cannot be searched for
+            output.line(f"{item.file}: {item.problem.removeprefix(f'{item.file} is damaged: ')}")
         output.line("`fovcache repair` brings back what can be brought back")
     if report.recomputed is not None:
         rows = [
@@ -203,18 +205,18 @@ def verify(
 def repair(cache: CacheDir, device: Device = "auto", json: Json = None) -> None:
     """Bring back what verify finds damaged, and nothing else."""
     from .maintain.repair import repair as run_repair
-    from .maintain.repair import restore_marker
 
     set_up_logging(verbose=False)
     output = Output(json)
-    restore_marker(Path(cache))
-    with interruptible(), progress_bar() as show:
-        report = run_repair(open_cache_at(cache).storage, device=device, on_progress=show)
+    storage = open_damaged_at(cache)
+    with progress_bar() as show:
+        report = run_repair(storage, device=device, on_progress=show)
     output.line(
         f"{len(report.damaged)} damaged, {len(report.repaired)} repaired, {report.recomputed} samples encoded again"
     )
     if report.unrepaired:
-        output.table("not repaired", ("file", "why"), [(item.file, item.problem) for item in report.unrepaired])
+        for item in report.unrepaired:
+            output.line(f"{item.file}: {item.problem.removeprefix(f'{item.file} is damaged: ')}")
     output.json(report.document())
     raise typer.Exit(report.exit_status)
 

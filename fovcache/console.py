@@ -121,11 +121,20 @@ class _LineFormatter(logging.Formatter):
         return f"{record.levelname.lower()}: {record.getMessage().splitlines()[0]}"
 
 
+class _Stopped(BaseException):
+    """Somebody asked the command to end. Unwinds, so that leases and temporary files go; no user's code catches it."""
+
+
 def run_command(command: Callable[[], object]) -> None:
-    """Run a command line; an error that is ours becomes one line and its exit status."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Run a command line; a signal to stop, or an error that is ours, becomes one line and its exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells' background jobs have it
+            signal.signal(number, _stop)
     try:
         command()
+    except _Stopped as stopped:
+        what, status = stopped.args
+        _fail(f"{what}; what is finished is kept, the same command goes on from there", status)
     except FovcacheError as error:
         _fail(str(error), error.exit_status)
     except MemoryError:
@@ -134,17 +143,10 @@ def run_command(command: Callable[[], object]) -> None:
         _fail(str(environment_failure(error, f"use {error.filename or 'a file'}")), STATUS_ENVIRONMENT)
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C ends a command cleanly, with what it means."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _fail("interrupted; what is finished is kept, the same command goes on from there", STATUS_INTERRUPTED)
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise SystemExit(STATUS_TERMINATED)  # unwinds, so that leases and temporary files go
+def _stop(number: int, frame: object) -> None:
+    if number == signal.SIGINT:
+        raise _Stopped("interrupted", STATUS_INTERRUPTED)
+    raise _Stopped("terminated", STATUS_TERMINATED)
 
 
 def _fail(message: str, status: int) -> None:

@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from .build.request import BuildOptions, EncoderRequest
     from .cache import Cache
+    from .store.storage import LocalStorage
 
 Sources = Annotated[
     list[str], typer.Argument(metavar="SOURCE…", help="Folders or tar shards; SPLIT=PATH sets a split.")
@@ -37,6 +38,17 @@ def open_cache_at(path: str, *, create: bool = False) -> Cache:
     from .cache import open_cache
 
     return open_cache(path, create=create)
+
+
+def open_damaged_at(path: str) -> LocalStorage:
+    """A cache's storage, for commands to which a damaged or missing marker is damage like any other."""
+    from .errors import DamageError
+    from .store.storage import LocalStorage
+
+    try:
+        return open_cache_at(path).storage
+    except DamageError:
+        return LocalStorage(path)
 
 
 def encoder_request(

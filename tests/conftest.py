@@ -21,7 +21,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("SHARED") or ROOT.parent / "shared").resolve()
-HOUSE = (".ci", "bench", "fovcache", "models", "probes", "reports", "tests")
+HOUSE = (".ci", "bench", "docs", "fovcache", "models", "probes", "reports", "tests")
 FAIL_WITHOUT_CUDA = os.environ.get("FAIL_WITHOUT_CUDA", "") not in ("", "0")
 
 
@@ -66,9 +66,7 @@ def house_files() -> list[Path]:
     found = [path for path in ROOT.iterdir() if path.is_file()]
     for folder in HOUSE:
         for parent, folders, names in os.walk(ROOT / folder):
-            folders[:] = [
-                name for name in folders if name != "__pycache__" and not name.endswith(".egg-info")
-            ]
+            folders[:] = [name for name in folders if name != "__pycache__" and not name.endswith(".egg-info")]
             found += [Path(parent, name) for name in names]
     return sorted(found)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..errors import EnvironmentFailure
 from ..keys.recipe import Feature
 from ..sources.sample import Sample
 from ..sources.scan import Scan, scan_sources
 from ..store.dataset import Dataset, check_dataset_name, publish_dataset, publish_ref, read_refs
 from ..store.documents import put_keyed
 from ..store.index import RecipeIndex, open_index
-from ..store.layout import MEMO, feature_name, recipe_name
+from ..store.layout import MEMO, PLANS, feature_name, recipe_name
 from ..store.lease import hold_lease, live_owners, sweep_dead
 from ..store.manifest import Failure
 from ..store.marker import ensure_marker
@@ -55,16 +57,18 @@ def recompute(
     options: BuildOptions,
     *,
     dataset: str,
+    only: frozenset[str] | None = None,
     on_progress: OnProgress = silent,
 ) -> int:
     """Compute what the samples `keys` of a dataset lack, naming no dataset; how many now have rows.
 
-    This is how `repair` brings blocks back.
+    This is how `repair` brings blocks back. `only` are the ids of the blocks to compute; None for all.
     """
     build = _Build(storage, resolved.request, options, on_progress)
     index = build._open_index(resolved)
     standing = build._stand(index, keys, resolved, retry_failed=False)
-    return build._compute(standing, resolved, scan, dataset) if standing.wants else 0
+    with build._at_work(resolved, standing):
+        return build._compute(standing, resolved, scan, dataset, only) if standing.wants else 0
 
 
 class _Build:
@@ -89,12 +93,13 @@ class _Build:
         index = self._open_index(resolved)
         standing = self._stand(index, keys, resolved, retry_failed=self.options.retry_failed)
         num_computed = 0
-        if standing.wants:
-            num_computed = self._compute(standing, resolved, scan, dataset.digest)
-            index = open_index(self.storage, resolved.recipe.digest, save=True)
-            standing = self._stand(index, keys, resolved, retry_failed=False)
-        failures = _failures(dataset, standing, index)
-        digest, name = self._publish_dataset(dataset, scan, resolved.spec.suffixes())
+        with self._at_work(resolved, standing):
+            if standing.wants:
+                num_computed = self._compute(standing, resolved, scan, dataset.digest)
+                index = open_index(self.storage, resolved.recipe.digest, save=True)
+                standing = self._stand(index, keys, resolved, retry_failed=False)
+            failures = _failures(dataset, standing, index)
+            digest, name = self._publish_dataset(dataset, scan, resolved.spec.suffixes())
         seconds = time.perf_counter() - started - self.tally.load_s
         num_samples = len(dataset.samples) + len(dataset.unreadable)
         return BuildReport(
@@ -138,25 +143,41 @@ class _Build:
         features = [feature.digest for feature in resolved.features]
         return stand(index, keys, features, software=resolved.spec.software(), retry_failed=retry_failed)
 
-    def _compute(self, standing: Standing, resolved: Resolved, scan: Scan, dataset: str) -> int:
-        """Compute all wants, block by block; how many samples now have rows."""
-        sweep_dead(self.storage)
-        with hold_lease(self.storage, work=resolved.recipe.digest):
-            self._warn_if_weights_wander(resolved)
-            with self.tally.loading():
-                from .blocks import BlockRun
-
-                run = BlockRun(self.storage, resolved, scan, self.options, self.tally, dataset=dataset)
-            try:
-                plans = self._plans(standing, resolved, run)
-                blocks = [block for plan in plans.values() for block in unfinished(self.storage, plan)]
-                self.tally.num_wanted = sum(len(block.keys) for block in blocks)
-                num_rows = run.compute(self._in_turn(blocks))
-            finally:
-                run.close()
-            for name, plan in plans.items():
+    @contextlib.contextmanager
+    def _at_work(self, resolved: Resolved, standing: Standing) -> Iterator[None]:
+        """Clear away what killed builds left; then, where there is work, hold a lease until the dataset is named."""
+        recipe = resolved.recipe.digest
+        try:
+            sweep_dead(self.storage)
+            for name, plan in open_plans(self.storage, recipe).items():
                 if not unfinished(self.storage, plan):
                     self.storage.delete(name)
+        except EnvironmentFailure as error:  # a cache that cannot be written can still be read
+            logger.info("what a killed build left stays: %s", error)
+        with hold_lease(self.storage, work=recipe) if standing.wants else contextlib.nullcontext():
+            yield
+
+    def _compute(
+        self, standing: Standing, resolved: Resolved, scan: Scan, dataset: str, only: frozenset[str] | None = None
+    ) -> int:
+        """Compute all wants, or of their blocks `only` those, block by block; how many samples now have rows."""
+        others = set(self.storage.list(f"{PLANS}/{resolved.recipe.digest}"))
+        self._warn_if_weights_wander(resolved)
+        with self.tally.loading():
+            from .blocks import BlockRun
+
+            run = BlockRun(self.storage, resolved, scan, self.options, self.tally, dataset=dataset)
+        try:
+            plans = self._plans(standing, resolved, run)
+            blocks = [block for plan in plans.values() for block in unfinished(self.storage, plan)]
+            blocks = [block for block in blocks if only is None or block.id in only]
+            self.tally.num_wanted = sum(len(block.keys) for block in blocks)
+            num_rows = run.compute(self._in_turn(blocks))
+        finally:
+            run.close()
+        for name, plan in plans.items():
+            if not unfinished(self.storage, plan) or (only is not None and name not in others):
+                self.storage.delete(name)
         return num_rows
 
     def _plans(self, standing: Standing, resolved: Resolved, run: BlockRun) -> dict[str, Plan]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import warnings
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ MAX_PIXELS = 100_000_000
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
+_PILLOWS_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 def still_decoder() -> dict[str, str]:
@@ -59,10 +61,9 @@ def decode_still(data: bytes, *, size: int | None = None, fit: str = "crop") -> 
     if not data:
         raise SampleError("decode", "the file is empty", permanent=True)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about odd metadata; the pixels decide here
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                return np.asarray(_resize(_upright_rgb(image), size, fit))
+        _ignore_pillows_warnings()
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return np.asarray(_resize(_upright_rgb(image), size, fit))
     except UnidentifiedImageError:
         raise SampleError("decode", "not an image that can be read", permanent=True) from None
     except Image.DecompressionBombError as error:
@@ -81,6 +82,15 @@ def decode_still(data: bytes, *, size: int | None = None, fit: str = "crop") -> 
         raise SampleError("decode", f"damaged image: {error}", permanent=True) from error
 
 
+def _ignore_pillows_warnings() -> None:
+    """Pillow warns about odd metadata; the pixels decide here.
+
+    For the whole process: `warnings.catch_warnings` on several threads leaves the filters as any one of them had them.
+    """
+    if _PILLOWS_WARNINGS not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_PILLOWS_WARNINGS[3].pattern)
+
+
 def _upright_rgb(image: Image) -> Image:
     from PIL import ImageOps
 
@@ -90,10 +100,21 @@ def _upright_rgb(image: Image) -> Image:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # an MPO's further pictures are a phone's previews
         raise SampleError("decode", f"an animation of {frames} frames, expected a still image", permanent=True)
+    if _is_deep(image):
+        raise SampleError("decode", "it has more than 8 bits a channel", permanent=True)
     if image.mode not in _EIGHT_BIT_MODES:
         raise SampleError("decode", f"pixel mode {image.mode} is not 8 bits a channel", permanent=True)
     image.load()
     return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def _is_deep(image: Image) -> bool:
+    """Whether the file has more than 8 bits a channel although the mode has 8: Pillow drops the rest without a word."""
+    for tile in getattr(image, "tile", ()):
+        raw, *rest = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if (image.format == "PPM" and rest and rest[0] > 255) or (image.format != "BMP" and ";16" in str(raw)):
+            return True
+    return False
 
 
 def _resize(image: Image, size: int | None, fit: str) -> Image:

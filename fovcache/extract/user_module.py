@@ -8,25 +8,25 @@ for the source in the key.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.machinery
 import itertools
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import EncoderError, FovcacheError, nearest
 from ..keys.digest import Document
-from ..keys.source_code import is_local, source_digests
-from ..keys.state import module_state_digest
+from ..keys.source_code import source_digests
+from ..keys.state import USER_NAMESPACE, module_state_digest
 from .extractor import InputSpec, TokenLayout
 from .frames import FrameInput
 from .layers import select_layers
+from .local_imports import LocalImports
 from .taps import LayerTaps, describe_forward_error
 from .weights import apply_weights
 
@@ -36,11 +36,20 @@ _counter = itertools.count()
 class UserModule:
     """An extractor made of a user's file. Build one with `UserModule.load`."""
 
-    def __init__(self, *, name: str, module: nn.Module, source: Mapping[str, str], local: frozenset[str]) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        module: nn.Module,
+        source: Mapping[str, str],
+        local: Mapping[str, types.ModuleType],
+        imports: LocalImports,
+    ) -> None:
         self._name = name
         self._module = module
         self._source = source
         self._local = local
+        self._imports = imports
         self._input = FrameInput(
             size=_attribute(module, "image_size", int),
             mean=_triple(module, "image_mean"),
@@ -67,10 +76,12 @@ class UserModule:
         if not path.is_file():
             raise EncoderError(f"encoder file {path} does not exist")
         digests = source_digests(path)
-        with _importing(path.resolve().parent) as local:
+        imports = LocalImports(path.resolve().parent, digests)
+        with imports:
             namespace = _execute(path)
             module = _call_factory(namespace, factory_name, path)
-            local_names = frozenset(local) | {namespace.__name__}
+        digests |= imports.digests()  # and those that no import statement names
+        _check_filled(module)
         if weights is not None:
             with torch.no_grad():
                 apply_weights(module, weights)
@@ -82,7 +93,8 @@ class UserModule:
             name=f"{path.name}:{factory_name}",
             module=module,
             source={"version": str(version)} if version is not None else digests,
-            local=frozenset() if version is not None else local_names,
+            local={} if version is not None else {**imports.modules, namespace.__name__: namespace},
+            imports=imports,
         )
 
     @property
@@ -132,13 +144,16 @@ class UserModule:
     def session(self, layers: Sequence[str], device: torch.device, compute_dtype: str) -> UserSession:
         """The module on `device`, tapped at `layers`."""
         select_layers(layers, self.layers())
-        return UserSession(self._module.to(device), layers, device, compute_dtype)
+        return UserSession(self._module.to(device), layers, device, compute_dtype, self._imports)
 
 
 class UserSession:
     """A user's module on a device, computing some of its layers."""
 
-    def __init__(self, module: nn.Module, layers: Sequence[str], device: torch.device, compute_dtype: str) -> None:
+    def __init__(
+        self, module: nn.Module, layers: Sequence[str], device: torch.device, compute_dtype: str, imports: LocalImports
+    ) -> None:
+        self._imports = imports
         self._taps = LayerTaps(module, layers)
         self._device = device
         self._dtype = getattr(torch, compute_dtype)
@@ -148,6 +163,7 @@ class UserSession:
         autocast = self._dtype != torch.float32
         try:
             with (
+                self._imports,
                 torch.inference_mode(),
                 torch.autocast(self._device.type, dtype=self._dtype, enabled=autocast),
             ):
@@ -164,12 +180,12 @@ class UserSession:
 
 def _execute(path: Path) -> types.ModuleType:
     """Run a file's source as a module of its own: the bytes as they are now, never a bytecode cache."""
-    module = types.ModuleType(f"fovcache_user_{path.stem}_{next(_counter)}")
+    module = types.ModuleType(f"{USER_NAMESPACE}{path.stem}_{next(_counter)}")
     module.__file__ = str(path.resolve())
     sys.modules[module.__name__] = module  # dataclasses and typing look their module up
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102 - running it is the point
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise EncoderError(f"{path} raised while it was loaded: {_one_line(error)}") from error
     return module
 
@@ -181,62 +197,23 @@ def _call_factory(namespace: types.ModuleType, factory_name: str, path: Path) ->
         raise EncoderError(f"{path} has no function {factory_name!r}{nearest(factory_name, functions)}")
     try:
         module = factory()
-    except Exception as error:  # a user's code may raise anything
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise EncoderError(f"{path}:{factory_name} raised: {_one_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise EncoderError(f"{path}:{factory_name} returned a {type(module).__name__}, expected a torch.nn.Module")
     return module
 
 
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0]
+def _check_filled(module: nn.Module) -> None:
+    """Refuse tensors without data, which no weights could be copied into."""
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if is_lazy(tensor) or tensor.is_meta:
+            kind = "is lazy" if is_lazy(tensor) else "lies on the meta device"
+            raise EncoderError(f"the encoder's {name!r} {kind} and has no data; expected a module with its shapes set")
 
 
-class _FreshLoader(importlib.machinery.SourceFileLoader):
-    """Compiles a file from its source: a bytecode cache is checked by second and size, too coarse for a key."""
-
-    def get_code(self, fullname: str) -> types.CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-class _LocalFinder:
-    """Finds modules beside the user's file, before anything installed, and remembers which."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.found: list[str] = []
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        folders = [str(self._folder)] if path is None else [p for p in path if is_local(Path(p))]
-        for folder in folders:
-            finder = importlib.machinery.FileFinder(folder, (_FreshLoader, [".py"]))
-            spec = finder.find_spec(name)
-            if spec is not None and spec.loader is not None:
-                self.found.append(name)
-                return spec
-        return None
-
-
-@contextlib.contextmanager
-def _importing(folder: Path) -> Iterator[list[str]]:
-    """Within it, the user's folder is importable; yields the names of the local modules that were imported.
-
-    They are forgotten afterwards, so that another encoder's `helpers.py` is not mistaken for this one's and
-    an edited one is read again.
-    """
-    finder = _LocalFinder(folder)
-    sys.meta_path.insert(0, finder)
-    sys.path.insert(0, str(folder))
-    try:
-        yield finder.found
-    finally:
-        sys.meta_path.remove(finder)
-        with contextlib.suppress(ValueError):
-            sys.path.remove(str(folder))
-        for name in finder.found:
-            sys.modules.pop(name, None)
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ").strip().splitlines()[0]
 
 
 def _attribute(module: nn.Module, name: str, kind: type) -> Any:

@@ -55,7 +55,7 @@ def _local_imports(tree: ast.Module, package: str, folder: Path) -> Iterator[tup
         parts = name.split(".")
         for depth in range(1, len(parts) + 1):
             module = ".".join(parts[:depth])
-            if file := _find_local(module, folder):
+            if file := find_local(module, folder):
                 yield module, file
 
 
@@ -75,7 +75,10 @@ def _imported_names(tree: ast.Module, package: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" if base else alias.name for alias in node.names)
 
 
-def _find_local(module: str, folder: Path) -> Path | None:
+def find_local(module: str, folder: Path) -> Path | None:
+    """The local file that `import module` in a file in `folder` would run; None when it would be no local one."""
+    if module.partition(".")[0] == _PACKAGE_ROOT.name:
+        return None
     relative = Path(*module.split("."))
     for root in [folder, *map(Path, sys.path)]:
         for candidate in (root / relative / "__init__.py", root / relative.with_suffix(".py")):
@@ -87,6 +90,6 @@ def _find_local(module: str, folder: Path) -> Path | None:
 def is_local(file: Path) -> bool:
     """Whether a file is the user's own: neither installed, nor part of Python, nor of fovcache."""
     resolved = file.resolve()
-    if resolved.is_relative_to(_PACKAGE_ROOT) or "site-packages" in resolved.parts:
+    if resolved.is_relative_to(_PACKAGE_ROOT) or {"site-packages", "dist-packages"} & {*resolved.parts}:
         return False
     return not any(resolved.is_relative_to(root) for root in _INSTALLED_ROOTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,8 +15,12 @@ from .feature_set import FeatureSet
 from .order import epoch_order
 from .prefetch import prefetch_to
 from .residency import choose_residency
+from .rows import take_rows
 
 logger = logging.getLogger(__name__)
+
+_GATHER_BYTES = 4 << 20
+"""Small batches are gathered several at a time, up to about this size together, and then cut apart."""
 
 Batch: TypeAlias = Any
 """`(x, y)` for one feature set, `{name: x, …, "y": y}` for a joined one."""
@@ -26,7 +30,9 @@ class Loader:
     """Iterates over batches; each `iter()` is the next epoch.
 
     Rows that are on the device already are gathered by index there; rows in host memory or in shards are
-    gathered by a background thread into reused pinned buffers and copied on a stream of their own.
+    gathered by a background thread into reused pinned buffers and copied on a stream of their own. Batches are
+    never written to again, but small ones share their memory with their neighbours: who keeps single ones for
+    long should clone them.
     """
 
     def __init__(
@@ -69,6 +75,8 @@ class Loader:
         """Where the rows are kept, and why."""
         logger.info("rows are kept on %s: %s", self.residency.kind, self.residency.reason)
         self._resident: dict[str, torch.Tensor] | None = None
+        row_bytes = max(1, sum(item.rows.row_bytes for item in sets.values()))
+        self._rows_per_gather = batch_size * max(1, _GATHER_BYTES // (batch_size * row_bytes))
         self._epoch = self._next_epoch = 0
         self._batch = self._resume_batch = 0
 
@@ -129,41 +137,42 @@ class Loader:
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order = epoch_order(self.num_rows, seed=self._seed, epoch=epoch) if self._shuffle else np.arange(self.num_rows)
         order = order[start * self._batch_size : len(self) * self._batch_size]
+        gathers = (order[at : at + self._rows_per_gather] for at in range(0, len(order), self._rows_per_gather))
         produce = self._from_resident if self.residency.kind == "device" else self._from_host
-        for columns, y in produce(order):
-            self._batch += 1
-            yield (columns["x"], y) if self._as_tuple else {**columns, "y": y}
+        for columns in produce(gathers):
+            # `unsafe_split` cuts tensors that autograd takes for unrelated ones, as batches must be; it is only unsafe
+            # for whoever goes on with the uncut one.
+            parts = [torch.unsafe_split(column, self._batch_size) for column in columns.values()]
+            for batch in zip(*parts, strict=True):
+                self._batch += 1
+                named = dict(zip(columns, batch, strict=True))
+                yield (named["x"], named.get("y")) if self._as_tuple else {**named, "y": named.get("y")}
 
-    def _from_resident(self, order: np.ndarray) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor | None]]:
+    def _from_resident(self, gathers: Iterable[np.ndarray]) -> Iterator[dict[str, torch.Tensor]]:
         if self._resident is None:
             self._resident = {name: item.tensors(self._device)[0] for name, item in self._sets.items()}
             if self._labels is not None:
-                self._labels = self._labels.to(self._device)
-        columns, labels = list(self._resident.items()), self._labels
-        for index in torch.from_numpy(order).to(self._device).split(self._batch_size):
-            batch = {name: rows.index_select(0, index) for name, rows in columns}
-            yield batch, None if labels is None else labels.index_select(0, index)
+                self._resident["y"] = self._labels.to(self._device)
+        columns = list(self._resident.items())
+        for positions in gathers:
+            index = torch.from_numpy(positions).to(self._device)
+            yield {name: rows.index_select(0, index) for name, rows in columns}
 
-    def _from_host(self, order: np.ndarray) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor | None]]:
+    def _from_host(self, gathers: Iterable[np.ndarray]) -> Iterator[dict[str, torch.Tensor]]:
         if self.residency.kind == "host" and self._resident is None:
             self._resident = {name: item.tensors("cpu")[0] for name, item in self._sets.items()}
-        batches = np.split(order, range(self._batch_size, len(order), self._batch_size)) if len(order) else []
+        tables = dict(self._resident or {})
         shapes = {name: (item.row_shape, item.dtype) for name, item in self._sets.items()}
         if self._labels is not None:
+            tables["y"] = self._labels
             shapes["y"] = ((), torch.int64)
-        for columns in prefetch_to(self._device, shapes, self._batch_size, batches, self._fill):
-            y = columns.pop("y", None)
-            yield columns, y
 
-    def _fill(self, name: str, positions: np.ndarray, out: torch.Tensor) -> None:
-        """Gather rows of one column into a host buffer."""
-        if name == "y":
-            assert self._labels is not None
-            torch.index_select(self._labels, 0, torch.from_numpy(positions), out=out)
-        elif self._resident is not None:
-            torch.index_select(self._resident[name], 0, torch.from_numpy(positions), out=out)
-        else:
-            self._sets[name].rows.gather(positions, out)
+        def gather(name: str, positions: np.ndarray, out: torch.Tensor | None) -> torch.Tensor:
+            if name in tables:
+                return take_rows(tables[name], positions, out)
+            return self._sets[name].rows.gather(positions, out)
+
+        yield from prefetch_to(self._device, shapes, self._rows_per_gather, gathers, gather)
 
 
 def dataloader_kwargs(tensor_device: str | torch.device, target_device: str | torch.device) -> dict[str, Any]:

@@ -1,121 +1,97 @@
-"""Gathering batches on a background thread, and copying them to the device while the last one is used."""
+"""Gathering rows on background threads, and copying them to the device while the last ones are used."""
 
 from __future__ import annotations
 
-import contextlib
 import queue
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-_DEPTH = 3
-"""Batches in flight: one in use, one copied, one being gathered."""
+_THREADS = 2
+"""Threads that gather; two keep up with what one consumer and one copy engine take."""
+_DEPTH = _THREADS + 1
+"""Gathers in flight: those being gathered, and one that is copied."""
 
 Shapes: TypeAlias = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
-Fill: TypeAlias = Callable[[str, np.ndarray, torch.Tensor], None]
+Gather: TypeAlias = Callable[[str, np.ndarray, torch.Tensor | None], torch.Tensor]
 Columns: TypeAlias = dict[str, torch.Tensor]
 
 
 def prefetch_to(
-    device: torch.device, shapes: Shapes, batch_size: int, batches: Sequence[np.ndarray], fill: Fill
+    device: torch.device, shapes: Shapes, most_rows: int, indexes: Iterable[np.ndarray], gather: Gather
 ) -> Iterator[Columns]:
-    """Batches on `device`: for each index array, `{name: [len(index), …]}` as `fill(name, index, out)` gathers it.
+    """For each index array (of at most `most_rows`), `{name: [len(index), …]}` on `device`, gathered ahead.
 
-    An error on the background thread is raised here, at the batch that it belongs to.
+    `gather(name, index, out)` gives one column on the CPU, in `out` if there is one. It runs on background threads,
+    for several index arrays at a time; an error of it is raised here, at the rows that it belongs to.
     """
-    make = _PinnedStage(device, shapes, batch_size) if device.type == "cuda" else _PlainStage(device, shapes)
-    ready: queue.Queue[Columns | BaseException | None] = queue.Queue(_DEPTH - 1)
-    stop = threading.Event()
-
-    def put(item: Columns | BaseException | None) -> bool:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put(item, timeout=0.1)
-                return True
-        return False
-
-    def work() -> None:
-        try:
-            for positions in batches:
-                if not put(make.gather(positions, fill)):
-                    return
-            put(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
-            put(error)
-
-    thread = threading.Thread(target=work, name="fovcache-prefetch", daemon=True)
-    thread.start()
+    stage: _PinnedStage | _PlainStage = (
+        _PinnedStage(device, shapes, most_rows) if device.type == "cuda" else _PlainStage(device, shapes)
+    )
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="fovcache-prefetch")
+    ahead: deque[Future[Any]] = deque()
     try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield make.hand_over(item)
+        for index in indexes:
+            ahead.append(pool.submit(stage.gather, index, gather))
+            if len(ahead) == _DEPTH:
+                yield stage.hand_over(ahead.popleft().result())
+        while ahead:
+            yield stage.hand_over(ahead.popleft().result())
     finally:
-        stop.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)
 
 
 class _PlainStage:
-    """For the CPU (and MPS, which has no pinned memory): a fresh tensor for each batch, so users may keep them."""
+    """For the CPU (and MPS, which has no pinned memory): a fresh tensor each time, so users may keep it."""
 
     def __init__(self, device: torch.device, shapes: Shapes) -> None:
         self._device = device
         self._shapes = shapes
 
-    def gather(self, positions: np.ndarray, fill: Fill) -> Columns:
-        columns = {}
-        for name, (shape, dtype) in self._shapes.items():
-            columns[name] = torch.empty((len(positions), *shape), dtype=dtype)
-            fill(name, positions, columns[name])
-        return columns
+    def gather(self, index: np.ndarray, gather: Gather) -> Columns:
+        return {name: gather(name, index, None) for name in self._shapes}
 
-    def hand_over(self, columns: Columns) -> Columns:
-        return {name: value.to(self._device) for name, value in columns.items()}
+    def hand_over(self, gathered: Columns) -> Columns:
+        return {name: value.to(self._device) for name, value in gathered.items()}
 
 
 class _PinnedStage:
     """For CUDA: reused pinned buffers and a copy stream.
 
-    A batch made on the copy stream is only given to the consumer's stream after the copy's event, and is
-    marked as used by that stream, so that its memory is not reused under it.
+    Rows copied on the copy stream are only given to the consumer's stream after the copy's event, and are
+    marked as used by that stream, so that their memory is not reused under it.
     """
 
-    def __init__(self, device: torch.device, shapes: Shapes, batch_size: int) -> None:
+    def __init__(self, device: torch.device, shapes: Shapes, most_rows: int) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)
-        self._buffers = [
-            {
-                name: torch.empty((batch_size, *shape), dtype=dtype, pin_memory=True)
+        self._free: queue.SimpleQueue[tuple[Columns, torch.cuda.Event]] = queue.SimpleQueue()
+        for _ in range(_DEPTH):
+            buffers = {
+                name: torch.empty((most_rows, *shape), dtype=dtype, pin_memory=True)
                 for name, (shape, dtype) in shapes.items()
             }
-            for _ in range(_DEPTH)
-        ]
-        self._copied = [torch.cuda.Event() for _ in range(_DEPTH)]
-        self._turn = 0
-        self._events: dict[int, torch.cuda.Event] = {}
+            self._free.put((buffers, torch.cuda.Event()))
 
-    def gather(self, positions: np.ndarray, fill: Fill) -> Columns:
-        slot = self._turn % _DEPTH
-        self._turn += 1
-        self._copied[slot].synchronize()  # the copy out of this buffer, _DEPTH batches ago
-        columns = {}
+    def gather(self, index: np.ndarray, gather: Gather) -> tuple[Columns, torch.cuda.Event]:
+        buffers, last_copy = self._free.get()
+        last_copy.synchronize()  # out of these very buffers
+        parts = {name: gather(name, index, buffer[: len(index)]) for name, buffer in buffers.items()}
+        copied = torch.cuda.Event()
         with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            for name, buffer in self._buffers[slot].items():
-                part = buffer[: len(positions)]
-                fill(name, positions, part)
-                columns[name] = part.to(self._device, non_blocking=True)
-            self._copied[slot].record(self._stream)
-            done = torch.cuda.Event()
-            done.record(self._stream)
-        self._events[id(columns)] = done
-        return columns
+            columns = {name: part.to(self._device, non_blocking=True) for name, part in parts.items()}
+            copied.record(self._stream)
+        self._free.put((buffers, copied))
+        return columns, copied
 
-    def hand_over(self, columns: Columns) -> Columns:
+    def hand_over(self, gathered: tuple[Columns, torch.cuda.Event]) -> Columns:
+        columns, copied = gathered
         consumer = torch.cuda.current_stream(self._device)
-        consumer.wait_event(self._events.pop(id(columns)))
+        consumer.wait_event(copied)
         for value in columns.values():
             value.record_stream(consumer)
         return columns

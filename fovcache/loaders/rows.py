@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import psutil
@@ -17,8 +17,9 @@ from ..store.index import IndexedShard
 from ..store.safetensors_file import array_bytes
 from ..store.shard import TORCH_DTYPES, ShardHeader, read_shard_header, read_shard_keys, tensor_bytes
 from ..store.storage import LocalStorage
+from .window import Window
 
-_CHUNK_BYTES = 8 << 20
+_JOB_BYTES = 8 << 20
 _MIN_RUN_BYTES = 1 << 16
 _NETWORK_FILE_SYSTEMS = (
     "nfs",
@@ -33,16 +34,7 @@ _NETWORK_FILE_SYSTEMS = (
     "glusterfs",
     "afs",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Consecutive rows of a shard that are consecutive in the destination too."""
-
-    shard: int
-    row: int
-    position: int
-    count: int
+_ADVICE = "delete the cache's folder `index` (it is made anew) and run `fovcache verify`"
 
 
 class Rows:
@@ -56,20 +48,24 @@ class Rows:
         shard: np.ndarray,
         row: np.ndarray,
     ) -> None:
-        """Row i of the order is row `row[i]` of `shards[shard[i]]`; both int32 [n]."""
+        """Row i of the order is row `row[i]` of `shards[shard[i]]`; both int32 [n].
+
+        Raises DamageError when a shard has fewer rows than that.
+        """
         self._storage = storage
         self._feature = feature
-        self._shard, self._row = shard, row
         self._shards = shards
-        self._names = [item.name for item in shards]
-        self._headers: dict[int, ShardHeader] = {
-            number: read_shard_header(storage, self._names[number]) for number in np.unique(shard).tolist()
-        }
-        self._maps: dict[int, np.ndarray] = {}
-        infos = [header.tensors[feature] for header in self._headers.values()]
-        self.shapes = sorted({info.shape[1:] for info in infos})
+        self._shard, self._row = shard, row
+        self._numbers, self._file = np.unique(shard, return_inverse=True)
+        self._names = [shards[number].name for number in self._numbers.tolist()]
+        self._headers: list[ShardHeader] = [read_shard_header(storage, name) for name in self._names]
+        self._infos = [header.tensors[feature] for header in self._headers]
+        counts = np.array([info.shape[0] for info in self._infos], np.int64)
+        if (row >= counts[self._file]).any():
+            raise DamageError(f"the index names rows that shards of {shards[0].recipe} do not have; {_ADVICE}")
+        self.shapes = sorted({info.shape[1:] for info in self._infos})
         """The shapes that rows have; one, unless the encoder was fed inputs of several shapes."""
-        self.dtype = TORCH_DTYPES[infos[0].dtype] if infos else torch.float32
+        self.dtype = TORCH_DTYPES[self._infos[0].dtype] if self._infos else torch.float32
         self._mappable = not on_network(storage.root)
 
     def __len__(self) -> int:
@@ -86,84 +82,94 @@ class Rows:
 
     def check_keys(self, keys: np.ndarray) -> None:
         """Raise DamageError unless the shards hold these keys (uint8 [n, 32]) where the index says."""
-        for number, header in self._headers.items():
-            positions = np.flatnonzero(self._shard == number)
-            held = read_shard_keys(self._storage, self._names[number], header)
-            rows = self._row[positions]
-            if rows.max(initial=0) >= len(held) or not np.array_equal(held[rows], keys[positions]):
-                raise DamageError(
-                    f"{self._names[number]} does not hold the samples that the index says; delete the cache's folder "
-                    "`index` (it is made anew) and run `fovcache verify`"
-                )
+        for file, (name, header) in enumerate(zip(self._names, self._headers, strict=True)):
+            positions = np.flatnonzero(self._file == file)
+            held = read_shard_keys(self._storage, name, header)
+            if not np.array_equal(held[self._row[positions]], keys[positions]):
+                raise DamageError(f"{name} does not hold the samples that the index says; {_ADVICE}")
 
     def read_all(self, out: torch.Tensor, start: int = 0) -> None:
         """Fill `out` (CPU, [m, …]) with rows start … start + m, with several reads at a time."""
-        flat = np.frombuffer(tensor_bytes(out), np.uint8).reshape(len(out), self.row_bytes)
-        jobs = list(self._jobs(start, start + len(out)))
-        threads = min(4, os.cpu_count() or 1, max(1, len(jobs)))
-        with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(lambda run: self._read_run(run, flat, start), jobs):
+        flat = byte_rows(out)
+        file, row = self._file[start : start + len(flat)], self._row[start : start + len(flat)]
+        begins, counts = _runs(file, row)
+        is_long = counts * self.row_bytes >= _MIN_RUN_BYTES
+        rows_per_job = max(1, _JOB_BYTES // max(1, self.row_bytes))
+        jobs: list[Callable[[], None]] = [
+            partial(self._read_run, int(file[at]), int(row[at]), flat[at : min(at + rows_per_job, begin + count)])
+            for begin, count in zip(begins[is_long].tolist(), counts[is_long].tolist(), strict=True)
+            for at in range(begin, begin + count, rows_per_job)
+        ]
+        scattered = np.flatnonzero(np.repeat(~is_long, counts))
+        for at in range(0, len(scattered), rows_per_job):
+            where = scattered[at : at + rows_per_job]
+            jobs.append(partial(self._scatter, file[where], row[where], flat, where))
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1, max(1, len(jobs)))) as pool:
+            for _ in pool.map(lambda job: job(), jobs):
                 pass
 
-    def _jobs(self, start: int, stop: int) -> Iterator[list[_Run]]:
-        """Runs to read, cut into pieces of about _CHUNK_BYTES; small scattered ones of a shard together."""
-        shard, row = self._shard[start:stop], self._row[start:stop]
-        if not len(row):
-            return
-        breaks = np.flatnonzero((np.diff(shard) != 0) | (np.diff(row) != 1)) + 1
-        begins = np.concatenate([[0], breaks])
-        counts = np.diff(np.concatenate([begins, [len(row)]]))
-        rows_per_chunk = max(1, _CHUNK_BYTES // self.row_bytes)
-        scattered: dict[int, list[_Run]] = {}
-        for begin, count in zip(begins.tolist(), counts.tolist(), strict=True):
-            number, first = int(shard[begin]), int(row[begin])
-            if count * self.row_bytes < _MIN_RUN_BYTES:
-                scattered.setdefault(number, []).append(_Run(number, first, start + begin, count))
-                continue
-            for offset in range(0, count, rows_per_chunk):
-                size = min(rows_per_chunk, count - offset)
-                yield [_Run(number, first + offset, start + begin + offset, size)]
-        yield from scattered.values()
+    def gather(self, positions: np.ndarray, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The rows at `positions`, int64 [m], in any order: a CPU tensor [m, …], `out` where one is given."""
+        data = self._take(self._file[positions], self._row[positions])
+        rows = torch.from_numpy(data.reshape(-1)).view(self.dtype).view(len(positions), *self.shapes[0])
+        return rows if out is None else out.copy_(rows)
 
-    def _read_run(self, runs: list[_Run], flat: np.ndarray, start: int) -> None:
-        if len(runs) == 1:
-            run = runs[0]
-            at = run.position - start
-            self._read_rows(run.shard, run.row, flat[at : at + run.count])
-            return
-        positions = np.concatenate([np.arange(run.position, run.position + run.count) for run in runs])
-        self._gather_shard(runs[0].shard, self._row[positions], flat, positions - start)
+    def _scatter(self, file: np.ndarray, row: np.ndarray, flat: np.ndarray, where: np.ndarray) -> None:
+        flat[where] = self._take(file, row)
 
-    def _read_rows(self, number: int, first: int, out: np.ndarray) -> None:
-        offset = self._headers[number].tensors[self._feature].offset + first * self.row_bytes
+    def _take(self, file: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """uint8 [n, row bytes]."""
+        if self._mappable and self.row_bytes and len(row):
+            return self._window.take(file, row)
+        data = np.empty((len(row), self.row_bytes), np.uint8)
+        for at, (number, first) in enumerate(zip(file.tolist(), row.tolist(), strict=True)):
+            self._read_run(number, first, data[at : at + 1])
+        return data
+
+    def _read_run(self, file: int, first: int, out: np.ndarray) -> None:
+        """Fill `out` with consecutive rows of a shard, from row `first` on."""
+        offset = self._infos[file].offset + first * self.row_bytes
         try:
-            self._storage.read_into(self._names[number], offset, array_bytes(out))
+            self._storage.read_into(self._names[file], offset, array_bytes(out))
         except (EOFError, FileNotFoundError) as error:
-            raise DamageError(f"{self._names[number]} is damaged: {error}; run `fovcache repair`") from error
+            raise DamageError(f"{self._names[file]} is damaged: {error}; run `fovcache repair`") from error
 
-    def gather(self, positions: np.ndarray, out: torch.Tensor) -> None:
-        """Fill `out` (CPU, [m, …]) with the rows at `positions`, int64 [m], any order."""
-        flat = np.frombuffer(tensor_bytes(out), np.uint8).reshape(len(out), self.row_bytes)
-        shard = self._shard[positions]
-        for number in np.unique(shard).tolist():
-            where = np.flatnonzero(shard == number)
-            self._gather_shard(number, self._row[positions[where]], flat, where)
+    @cached_property
+    def _window(self) -> Window:
+        files = [
+            (self._storage.path(name), info.offset, info.shape[0])
+            for name, info in zip(self._names, self._infos, strict=True)
+        ]
+        try:
+            return Window(files, self.row_bytes)
+        except (ValueError, FileNotFoundError) as error:
+            raise DamageError(f"a shard is damaged: {error}; run `fovcache repair`") from error
 
-    def _gather_shard(self, number: int, rows: np.ndarray, flat: np.ndarray, where: np.ndarray) -> None:
-        if not self._mappable:
-            for row, at in zip(rows.tolist(), where.tolist(), strict=True):
-                self._read_rows(number, row, flat[at : at + 1])
-        elif len(where) == len(flat):
-            np.take(self._map(number), rows, axis=0, out=flat, mode="clip")  # rows are in range; clip skips a copy
-        else:
-            flat[where] = self._map(number)[rows]
 
-    def _map(self, number: int) -> np.ndarray:
-        if number not in self._maps:
-            info = self._headers[number].tensors[self._feature]
-            path = self._storage.path(self._names[number])
-            self._maps[number] = np.memmap(path, np.uint8, "r", info.offset, (info.shape[0], self.row_bytes))
-        return self._maps[number]
+def _runs(file: np.ndarray, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where runs of consecutive rows of one file begin, and how long each is."""
+    breaks = np.flatnonzero((np.diff(file) != 0) | (np.diff(row) != 1)) + 1
+    begins = np.concatenate([np.zeros(min(1, len(row)), np.int64), breaks])
+    return begins, np.diff(begins, append=len(row))
+
+
+def byte_rows(tensor: torch.Tensor) -> np.ndarray:
+    """A contiguous CPU tensor [n, …] as uint8 [n, bytes of a row]; shared, not copied."""
+    data = np.frombuffer(tensor_bytes(tensor), np.uint8)
+    return data.reshape(len(tensor), tensor.nbytes // max(1, len(tensor)))
+
+
+def take_rows(table: torch.Tensor, positions: np.ndarray, out: torch.Tensor | None) -> torch.Tensor:
+    """`table[positions]` on the CPU, into `out` where one is given; by numpy, since torch would start threads."""
+    taken = empty_host((len(positions), *table.shape[1:]), table.dtype) if out is None else out
+    # The positions are in range; mode="clip" keeps numpy from going through a buffer of its own.
+    np.take(byte_rows(table), positions, axis=0, out=byte_rows(taken), mode="clip")
+    return taken
+
+
+def empty_host(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """An uninitialised CPU tensor in numpy's memory: that is on huge pages, which are faulted in 3 times faster."""
+    return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 def on_network(path: os.PathLike[str]) -> bool:

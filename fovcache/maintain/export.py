@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -111,16 +112,48 @@ def _write_hdf5(features: FeatureSet, path: Path, provenance: dict[str, str]) ->
 
     wide = torch.float32 if features.dtype == torch.bfloat16 else features.dtype
     dtype = str(wide).removeprefix("torch.")
-    with h5py.File(path, "w") as file:
+    with _FileForHdf5(path, "x+") as raw, h5py.File(raw, "w") as file:
         file.attrs.update({**provenance, "stored_dtype": features.feature.dtype})
         x = file.create_dataset("x", shape=features.shape, dtype=dtype)
         for start, chunk in _chunks(features):
             x[start : start + len(chunk)] = chunk.to(wide).numpy()
+            raw.check()
         if features.labels is not None:
             file["y"] = features.labels.numpy()
         file["key"] = keys_array(features.keys)
         file.create_dataset("uri", data=features.uris, dtype=h5py.string_dtype())
+        file.close()
+        raw.check()
+        os.fsync(raw.fileno())
     return dtype
+
+
+class _FileForHdf5(io.FileIO):
+    """HDF5 cannot close a file that can no longer be written: a write that fails is kept here, and told by `check`."""
+
+    _failure: OSError | None = None
+
+    def check(self) -> None:
+        """Raise what failed."""
+        if self._failure is not None:
+            raise self._failure
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while rest and self._failure is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._failure = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._failure = self._failure or error
+            return size or 0
 
 
 def _write_safetensors(features: FeatureSet, path: Path, provenance: dict[str, str]) -> str:

@@ -70,6 +70,10 @@ class _Repair:
         self.device = device
         self.on_progress = on_progress
         self.reasons: dict[str, str] = {}
+        self.manifest_of: dict[str, str] = {}
+        """For each file of a dropped block, the block's manifest."""
+        self.recut: set[str] = set()
+        """Manifests of dropped blocks whose rows are back in other blocks."""
         self.num_recomputed = 0
 
     def run(self) -> RepairReport:
@@ -106,8 +110,9 @@ class _Repair:
         )
 
     def _is_gone(self, name: str) -> bool:
-        """Whether a damaged block was removed and did not come back: its recipe could not be computed."""
-        return name.startswith(_BLOCK_FOLDERS) and name.split("/")[1] in self.reasons
+        """Whether a damaged file's block was removed and did not come back."""
+        manifest = self.manifest_of.get(name)
+        return manifest is not None and manifest not in self.recut and not self.storage.exists(manifest)
 
     def _reason(self, name: str) -> str:
         reason = self.reasons.get(name) or next((text for key, text in self.reasons.items() if key in name), "")
@@ -153,41 +158,57 @@ class _Repair:
             self.reasons[name] = "its sources have changed since"
 
     def _restore_blocks(self, recipe: str, damaged: dict[str, Damage]) -> None:
-        """Drop a recipe's damaged blocks, then compute again what their builds were asked for and now lacks rows."""
-        lost, others = self._drop_blocks(recipe, damaged)
-        known = [provenance for provenance in lost if provenance] or others
-        orders = {json.dumps(_order(provenance), sort_keys=True): provenance for provenance in known}
-        if lost and not orders:
-            self.reasons[recipe] = "no manifest says how it was built"
-        for provenance in orders.values():
-            try:
-                self._recompute(recipe, provenance)
-            except (FovcacheError, OSError, KeyError, TypeError) as error:
-                self.reasons[recipe] = str(error)
+        """Drop a recipe's damaged blocks, then compute them again as their builds cut them.
 
-    def _drop_blocks(
-        self, recipe: str, damaged: dict[str, Damage]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Provenances of damaged blocks, which are removed (empty where it cannot be read), and of whole ones."""
-        lost: list[dict[str, Any]] = []
-        whole: list[dict[str, Any]] = []
+        All builds of the recipe are asked: a damaged provenance may be wrong, and they may hold the same samples. What
+        no build cuts as it was (some samples may be gone) is computed as far as it can be, in other blocks.
+        """
+        lost, orders = self._drop_blocks(recipe, damaged)
+        for only in (frozenset(layout.stem(name) for name in lost), None):
+            for order, provenance in orders.items():
+                missing = {name for name in lost if not self.storage.exists(name)}
+                mine = {name for name in missing if lost[name] == order}
+                if not missing or (only is None and not mine):
+                    continue
+                try:
+                    is_whole = self._recompute(recipe, provenance, only)
+                except (FovcacheError, OSError, KeyError, TypeError, AttributeError) as error:
+                    self.reasons.setdefault(recipe, str(error))
+                    continue
+                if only is None and is_whole:
+                    self.recut |= mine
+
+    def _drop_blocks(self, recipe: str, damaged: dict[str, Damage]) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+        """The manifests of damaged blocks, which are removed, each with its order; and all orders of the recipe.
+
+        Orders come in the order of their builds, since a later build's blocks lack what an earlier one's held; those
+        that only a damaged manifest tells of come last.
+        """
+        lost: dict[str, str] = {}
+        orders: list[tuple[bool, str, float, str, dict[str, Any]]] = []
         for name in list(manifest_names(self.storage, recipe)):
             document = _loose_json(self.storage, name) or {}
             shards = [layout.shard_name(recipe, str(s.get("digest"))) for s in _dicts(document.get("shards"))]
             provenance = document.get("provenance")
             provenance = provenance if isinstance(provenance, dict) else {}
+            order = json.dumps(_order(provenance), sort_keys=True)
+            if provenance:
+                written = str(provenance.get("created")), self.storage.modified_s(name)
+                orders.append((name in damaged, *written, order, provenance))
             if name not in damaged and not any(shard in damaged for shard in shards):
-                whole.append(provenance)
                 continue
-            lost.append(provenance)
+            lost[name] = order
             for file in (name, *shards):
+                self.manifest_of[file] = name
                 self.storage.delete(file)
         for name in damaged:
             if name.startswith(f"{layout.SHARDS}/{recipe}/"):
                 self.storage.delete(name)  # no manifest speaks of it any more
-        return lost, whole
+        orders.sort(key=lambda item: item[:4])
+        return lost, {order: provenance for *_, order, provenance in orders}
 
-    def _recompute(self, recipe: str, provenance: dict[str, Any]) -> None:
+    def _recompute(self, recipe: str, provenance: dict[str, Any], only: frozenset[str] | None) -> bool:
+        """Compute what a build was asked for and now lacks rows; whether all its samples were there."""
         order = _order(provenance)
         resolved = resolve(EncoderRequest.from_document(order["request"]))
         if resolved.recipe.digest != recipe:
@@ -197,7 +218,7 @@ class _Repair:
         try:
             keys = [sample.key for sample in read_dataset(self.storage, order["dataset"]).samples]
         except (DamageError, FileNotFoundError):
-            logger.warning("the dataset of the damaged block is unknown; all that its sources hold now is computed")
+            logger.warning("the dataset of the damaged block is unknown; its sources' present samples are taken for it")
         gone = sum(key not in scan.locations for key in keys)
         if gone:
             self.reasons[recipe] = f"{gone} samples are no longer in their sources"
@@ -212,8 +233,10 @@ class _Repair:
             present,
             options,
             dataset=order["dataset"],
+            only=only,
             on_progress=self.on_progress,
         )
+        return not gone
 
     def _restore_documents(self, damaged: dict[str, Damage]) -> None:
         """Recipe and feature documents follow from the requests in the manifests."""
@@ -256,20 +279,3 @@ def _loose_json(storage: LocalStorage, name: str) -> dict[str, Any] | None:
 
 def _dicts(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def restore_marker(folder: Path) -> None:
-    """Give a cache whose marker file is damaged or gone its marker back, if it plainly is one.
-
-    A folder counts as a cache when it holds manifests; the marker of a newer schema is left as it is.
-    """
-    marker = folder / layout.MARKER
-    has_manifests = any((folder / layout.MANIFESTS).glob("*/*.json"))
-    if not has_manifests or (marker.is_file() and marker.read_bytes() == marker_bytes()):
-        return
-    try:
-        newer = int(json.loads(marker.read_bytes())["schema"]) > SCHEMA
-    except (OSError, ValueError, KeyError, TypeError):
-        newer = False
-    if not newer:
-        LocalStorage(folder).put(layout.MARKER, [marker_bytes()])

@@ -36,7 +36,7 @@ class VerifyReport:
     files: int
     """Files that were read."""
     size_bytes: int
-    """Bytes of the shards that were read."""
+    """Bytes of the shards that the cache's rows lie in."""
     damaged: tuple[Damage, ...]
     """Files that are damaged or missing, by name."""
     recomputed: dict[str, Any] | None = None
@@ -67,6 +67,8 @@ def verify(storage: Storage, on_progress: OnProgress = silent) -> VerifyReport:
     for name in manifest_names(storage):
         try:
             manifests.append(read_manifest(storage, name))
+        except FileNotFoundError:  # collected since it was listed
+            continue
         except (DamageError, OSError) as error:
             damaged.append(Damage(file=name, problem=str(error)))
     damaged += _missing_documents(storage, manifests, {item.file for item in damaged})
@@ -80,7 +82,7 @@ def verify(storage: Storage, on_progress: OnProgress = silent) -> VerifyReport:
                 damaged.append(Damage(file=names[done], problem=problem))
     return VerifyReport(
         files=len(checks) + len(manifests) + len(names),
-        size_bytes=sum(storage.size(name) for name in present),
+        size_bytes=sum(size_bytes for _, size_bytes in expected.values()),
         damaged=tuple(sorted(damaged, key=lambda item: item.file)),
     )
 
@@ -102,7 +104,8 @@ def _run(name: str, check: Callable[[], object]) -> list[Damage]:
     try:
         check()
     except FileNotFoundError:
-        return [Damage(file=name, problem="it is missing")]
+        # Any other file was there when the folder was listed: another process has done with it.
+        return [Damage(file=name, problem="it is missing")] if name == layout.MARKER else []
     except (DamageError, OSError, ValueError, KeyError) as error:
         return [Damage(file=name, problem=str(error))]
     return []
@@ -135,6 +138,9 @@ def _missing_documents(storage: Storage, manifests: list[Manifest], known: set[s
 
 def _shard_problem(storage: Storage, name: str, expected: tuple[Manifest, int] | None) -> str | None:
     problem = shard_damage(storage, name)
+    if not storage.exists(name):  # nobody misses it, or it was collected, with its manifest, since it was listed
+        is_needed = expected is not None and storage.exists(layout.manifest_name(expected[0].recipe, expected[0].block))
+        return problem if is_needed else None
     if problem is None and expected is not None:
         manifest, _ = expected
         header = read_shard_header(storage, name)

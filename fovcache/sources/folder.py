@@ -20,11 +20,18 @@ def _walk(folder: str, prefix: str, seen: set[str]) -> Iterator[tuple[str, str]]
         entries = sorted((entry for entry in scan if not entry.name.startswith(".")), key=lambda entry: entry.name)
     for entry in entries:
         relative = prefix + entry.name
-        if not entry.is_dir():
+        if not _is_dir(entry):
             yield entry.path, relative
         elif (real := os.path.realpath(entry.path)) not in seen:
             seen.add(real)
             yield from _walk(entry.path, relative + "/", seen)
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself: reading it fails as that of a file
+        return False
 
 
 def class_of(relative: str) -> str | None:

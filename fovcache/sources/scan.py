@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -84,14 +85,20 @@ def scan_sources(sources: Sequence[str], suffixes: frozenset[str], memo: Memo, *
 def _files(spec: SourceSpec, number: int) -> Iterator[_File]:
     for path in spec.paths:
         if not path.is_dir():
-            yield _File(str(path), path.relative_to(spec.root).as_posix(), number, spec.split, None)
+            yield _File(str(path), _text(path.relative_to(spec.root).as_posix()), number, spec.split, None)
             continue
         prefix = "" if path == spec.root else path.relative_to(spec.root).as_posix() + "/"
         try:
             for file, relative in walk_files(str(path)):
-                yield _File(file, prefix + relative, number, spec.split, class_of(relative))
+                uri = _text(relative)
+                yield _File(file, _text(prefix) + uri, number, spec.split, class_of(uri))
         except OSError as error:
             raise SourceError(f"source {spec.text!r}: cannot list {error.filename}: {error.strerror}") from error
+
+
+def _text(name: str) -> str:
+    """A file name as text: bytes that are no UTF-8 are written out, as in `\\xff.png`."""
+    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _recall(file: _File, suffixes: frozenset[str], memo: Memo) -> bool:
@@ -110,6 +117,9 @@ def _hash(file: _File, suffixes: frozenset[str], memo: Memo) -> None:
     """Read the file and fill in its digest, or its entries when it is a shard."""
     try:
         before = os.stat(file.path)
+        if not stat.S_ISREG(before.st_mode):  # reading a pipe would wait for ever
+            file.fault = "it is not a plain file"
+            return
         hashed_ns = now_ns()
         is_tar = file.suffix == TAR_SUFFIX
         value = _tar_value(Path(file.path), suffixes) if is_tar else bytes.fromhex(file_digest(file.path))
@@ -159,7 +169,7 @@ def _add_tar_entry(
     unreadable: list[Unreadable],
     locations: dict[str, Location],
 ) -> None:
-    uri = f"{file.uri}#{entry.name}" if entry.name else file.uri
+    uri = f"{file.uri}#{_text(entry.name)}" if entry.name else file.uri
     if entry.fault:
         unreadable.append(Unreadable(uri=uri, source=file.source, reason=entry.fault, permanent=True))
         return

@@ -33,6 +33,10 @@ def parse_source(text: str) -> SourceSpec:
     match = _SPLIT.fullmatch(text)
     split, pattern = (match[1], match[2]) if match and not Path(text).exists() else (None, text)
     path = Path(pattern).expanduser().absolute()
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise SourceError(f"source {text!r}: its path is not UTF-8, as the cache's records are; rename it") from None
     absolute = f"{split}={path}" if split else str(path)
     if path.exists():
         root = path if path.is_dir() else path.parent

@@ -19,6 +19,8 @@ from ..keys.digest import bytes_digest
 MAX_ANNOTATION_BYTES = 1 << 20
 _ANNOTATIONS = (".cls", ".txt", ".json")
 _FIELDS = {"label", "caption", "group", "split"}
+_DAMAGED = (tarfile.TarError, EOFError, ValueError, ArithmeticError, LookupError, MemoryError, RecursionError)
+"""What tarfile raises on headers that lie: of a size beyond any memory, or a thousand deep."""
 
 
 @dataclass(kw_only=True)
@@ -70,19 +72,22 @@ def _members(path: Path, file: Any) -> Iterator[tuple[tarfile.TarInfo | None, st
     end = path.stat().st_size
     try:
         archive = tarfile.open(fileobj=file, mode="r:", errorlevel=1)  # noqa: SIM115 - closed with its file
-    except tarfile.TarError as error:
+    except _DAMAGED as error:
         raise SourceError(
-            f"{path} is not a plain tar archive ({error}); compressed archives must be unpacked"
+            f"{path} is not a plain tar archive ({_said(error)}); compressed archives must be unpacked"
         ) from error
     while True:
         try:
             member = archive.next()
-        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-            yield None, f"the archive is damaged or ends early: {error}"
+        except (*_DAMAGED, OSError) as error:
+            yield None, f"the archive is damaged or ends early: {_said(error)}"
             return
         if member is None:
-            if not _has_end_marker(file, archive.offset, end):
-                yield None, "the archive ends early: its end-of-archive marker is missing"
+            if fault := _end_fault(file, archive.offset, end):
+                yield None, fault
+            return
+        if member.size < 0:  # the next header would be an earlier one, for ever
+            yield member, "refused: its size is negative"
             return
         if member.isdir():
             continue
@@ -93,15 +98,20 @@ def _members(path: Path, file: Any) -> Iterator[tuple[tarfile.TarInfo | None, st
         yield member, fault
 
 
-def _has_end_marker(file: Any, offset: int, end: int) -> bool:
-    """Whether a block of zeros stands where reading stopped."""
-    file.seek(min(max(offset - tarfile.BLOCKSIZE, 0), end))
-    block = file.read(tarfile.BLOCKSIZE)
-    if len(block) == tarfile.BLOCKSIZE and not any(block):
-        return True
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _end_fault(file: Any, offset: int, end: int) -> str:
+    """What is wrong where reading stopped, or '': a block of zeros must stand there, and nothing but zeros after it."""
     file.seek(min(offset, end))
     block = file.read(tarfile.BLOCKSIZE)
-    return len(block) == tarfile.BLOCKSIZE and not any(block)
+    if len(block) < tarfile.BLOCKSIZE or any(block):
+        return "the archive is damaged or ends early: its end-of-archive marker is missing"
+    while block := file.read(1 << 20):
+        if block.count(0) != len(block):
+            return "the archive is damaged: more data follows its end-of-archive marker"
+    return ""
 
 
 def _member_fault(member: tarfile.TarInfo) -> str:
@@ -196,8 +206,18 @@ def _json_fields(text: str) -> dict[str, Any]:
             raise ValueError(
                 f".json: {name} is {value!r}, expected {'a number or text' if name == 'label' else 'text'}"
             )
+        if isinstance(value, str) and not _is_utf8(value):
+            raise ValueError(f".json: {name} has half a surrogate pair, which is no text")
     if isinstance(fields.get("label"), int):
         _checked_label(fields["label"])
     if "group" in fields:
         fields["group"] = str(fields["group"])
     return fields
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -38,14 +38,17 @@ def hold_lease(storage: LocalStorage, work: str) -> Iterator[None]:
     path = storage.path(f"{LEASES}/{storage.owner}.json")
     document = {
         "pid": os.getpid(),
-        "host": socket.gethostname(),
+        "host": _process_space(),
         "started_s": _started_s(os.getpid()),
+        "leased_s": time.time(),
         "work": work,
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(document))
     except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
         raise environment_failure(error, f"write {path}") from error
     done = threading.Event()
     thread = threading.Thread(target=_keep_alive, args=(path, done), name="fovcache-lease", daemon=True)
@@ -74,12 +77,18 @@ def live_owners(storage: LocalStorage) -> set[str]:
 
 
 def oldest_live_start_s(storage: LocalStorage) -> float:
-    """When the first live builder took its lease, in seconds since the epoch; infinity when there is none."""
-    live = live_owners(storage)
+    """When the first live builder took its lease, in seconds since the epoch; infinity when there is none.
+
+    Minus infinity when that cannot be read.
+    """
     starts = [math.inf]
-    for owner in live:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    for owner in live_owners(storage):
+        try:
             starts.append(float(json.loads(storage.path(f"{LEASES}/{owner}.json").read_text())["leased_s"]))
+        except FileNotFoundError:  # it has just ended
+            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            return -math.inf
     return min(starts)
 
 

@@ -51,7 +51,7 @@ class Manifest:
     failures: tuple[Failure, ...]
     """The samples that have no row, and why."""
     provenance: Document = field(default_factory=dict)
-    """Who wrote it, when and with what; sealed apart, so it does not decide the manifest's identity."""
+    """Who wrote it, when and with what; sealed too, but no part of the manifest's identity or of any shard."""
 
     @property
     def document(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from ..keys.digest import canonical_json
 from ..keys.recipe import SCHEMA
 from .documents import parse_canonical
 from .layout import MARKER
-from .storage import LocalStorage, Storage
+from .storage import LocalStorage, Storage, is_temporary
 
 
 def marker_bytes() -> bytes:
@@ -21,14 +21,27 @@ def ensure_marker(storage: Storage) -> None:
         storage.put_if_absent(MARKER, [marker_bytes()])
 
 
+def is_empty_folder(storage: LocalStorage) -> bool:
+    """Whether the folder is absent or empty, but for what a builder left that was killed before it wrote the marker."""
+    if not storage.root.is_dir():
+        return True
+    inside = [entry.name for entry in storage.root.iterdir()]
+    return not inside or (inside == [storage.TEMPORARY] and all(map(is_temporary, storage.list(storage.TEMPORARY))))
+
+
 def check_marker(storage: LocalStorage) -> None:
-    """Raise CacheFormatError unless the marker is that of a cache that can be read here."""
+    """Raise CacheFormatError for a cache of a newer schema, DamageError when the marker is not as it was written."""
+    data = storage.read(MARKER)
+    if data == marker_bytes():
+        return
     try:
-        document = parse_canonical(storage.read(MARKER), MARKER)
+        document = parse_canonical(data, MARKER)
         schema = int(document["schema"])
-    except (DamageError, KeyError, TypeError, ValueError) as error:
-        raise CacheFormatError(f"{storage.path(MARKER)} is damaged: {error}; `fovcache repair` restores it") from error
-    if document.get("format") != "fovcache" or schema > SCHEMA:
+        is_newer = document["format"] == "fovcache" and schema > SCHEMA
+    except (DamageError, KeyError, TypeError, ValueError):
+        is_newer = False
+    if is_newer:
         raise CacheFormatError(
             f"{storage.root} is a cache of schema {schema}, and this fovcache reads up to {SCHEMA}: upgrade fovcache"
         )
+    raise DamageError(f"{storage.path(MARKER)} is damaged; `fovcache repair` restores it")

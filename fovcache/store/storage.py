@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -146,8 +147,8 @@ class LocalStorage:
     def _temporary(self, name: str, parts: Iterable[bytes | memoryview]) -> Iterator[Path]:
         temporary = self.path(self.TEMPORARY) / f"{self.owner}.{next(_unique)}"
         with _explained(f"write {self.path(name)}"):
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            self.path(name).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(temporary.parent)
+            _make_folder(self.path(name).parent)
         try:
             with _explained(f"write {self.path(name)}"), temporary.open("xb", buffering=0) as file:
                 for part in parts:
@@ -159,9 +160,22 @@ class LocalStorage:
                 temporary.unlink()
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that LocalStorage gives to files that it is writing."""
+    return re.fullmatch(rf"{LocalStorage.TEMPORARY}/[0-9a-f]{{32}}\.\d+", name) is not None
+
+
 def _write_all(descriptor: int, data: memoryview) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, so that it lasts: its name is an entry of the folder above."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _flush_folder(folder.parent)
 
 
 def _flush_folder(folder: Path) -> None:

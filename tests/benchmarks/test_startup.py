@@ -16,9 +16,10 @@ def test_help(module: str, benchmark: BenchmarkFixture, root: Path, tmp_path: Pa
     command = [sys.executable, "-c", f"from {module} import main; main()", "--help"]
     environment = os.environ | {"PYTHONPATH": str(root)}
 
-    def run() -> None:
-        subprocess.run(command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.DEVNULL)
+    def run() -> bytes:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, stdout=subprocess.PIPE)
+        return done.stdout
 
-    benchmark.pedantic(run, rounds=15, warmup_rounds=2)
+    assert b"--help" in benchmark.pedantic(run, rounds=15, warmup_rounds=2)
     if benchmark.stats is not None:  # None under --benchmark-disable
         assert benchmark.stats.stats.median <= LIMIT_S

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from itertools import chain
@@ -16,6 +17,7 @@ MAY_IMPORT = {
     "bench": {"bench", "core", "models", "probes"},
     "reports": {"reports"},  # and results' dataclasses, once there are any
 }
+PACKAGE_OF = {"PIL": "pillow", "sklearn": "scikit-learn"}
 MAX_LINES = 400
 # Split, so that this file names none.
 REGISTRIES = ["pypi" + ".org", "python" + "hosted", "download." + "pytorch", "ana" + "conda", "npm" + "js"]
@@ -82,6 +84,20 @@ def test_each_dependency_gives_its_reason_and_is_pinned() -> None:
         assert re.search(rf'^    "{re.escape(requirement)}",  # \S', text, re.MULTILINE), requirement
         assert re.match(r"[\w.-]+", requirement)[0] in pins, requirement
     assert not {"torchvision", "timm"} & pins.keys()
+
+
+def test_what_is_imported_is_declared(house_files: list[Path]) -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    packages = {re.match(r"[\w.-]+", requirement)[0] for requirement in declared}
+    imported = {
+        target.split(".")[0]
+        for path in house_files
+        if _is_ours(path)
+        for is_relative, target in _targets(path.read_text(), "fovcache")
+        if not is_relative
+    }
+    third_party = imported - {"fovcache", *sys.stdlib_module_names}
+    assert {PACKAGE_OF.get(name, name) for name in third_party} <= packages
 
 
 def test_no_file_names_a_registry(house_files: list[Path]) -> None:

@@ -1,0 +1,270 @@
+"""Small sources, a small encoder, and the commands: in this process, in forked ones, or as a user starts them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fovcache.cli import app
+from fovcache.console import run_command
+from fovcache.maintain.verify import verify
+from fovcache.store.storage import LocalStorage
+
+# `conv` gives [8, 8, 8] and `head` [16] for images of 8 × 8. Where they are set, a forward pass writes the number of
+# its rows to FORWARD_LOG and waits FORWARD_WAIT_S (not with two rows, by which a build sizes its blocks).
+ENCODER = """
+    import os, time, torch
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+            self.head = torch.nn.Linear(8, 16)
+
+        def forward(self, x):
+            if log := os.environ.get("FORWARD_LOG"):
+                with open(log, "a") as file:
+                    file.write(f"{len(x)}\\n")
+            if len(x) > 2:
+                time.sleep(float(os.environ.get("FORWARD_WAIT_S", "0")))
+            return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+    def make():
+        return Net()
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """What a command came to."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """What it says on standard error, without warnings."""
+        return [line for line in self.err.splitlines() if not line.startswith("warning: ")]
+
+    @property
+    def json(self) -> Any:
+        """Standard output as JSON."""
+        return json.loads(self.out)
+
+
+class Lab:
+    """A folder to work in, and the commands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.encoder = self.write_encoder(ENCODER)
+
+    def write_encoder(self, text: str, name: str = "enc.py") -> str:
+        """`PATH.py:make` of a file with this source."""
+        path = self.folder / name
+        path.write_text(textwrap.dedent(text))
+        return f"{path}:make"
+
+    def pictures(self, count: int, *, seed: int = 0, name: str = "src", side: int = 8) -> Path:
+        """A folder of `count` different PNG files, `000.png` and so on."""
+        from PIL import Image
+
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        chance = np.random.default_rng(seed)
+        for number in range(count):
+            pixels = chance.integers(0, 256, (side, side, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+        return folder
+
+    def build_args(self, source: Path | str, cache: Path, *extra: object) -> list[str]:
+        """A build of `conv`, whole, in blocks of four rows of 1 KiB."""
+        layers = () if "--layers" in extra else ("--layers", "conv")
+        fixed = ("--pool", "tokens", "--device", "cpu", "--batch-size", 4, "--shard-mib", 0.004, "--workers", 2)
+        every = ("build", source, "--cache", cache, "--encoder", self.encoder, *layers, *fixed, *extra)
+        return [str(argument) for argument in every]
+
+    def build(self, source: Path | str, cache: Path, *extra: object, status: int = 0) -> dict[str, Any]:
+        """Build, in this process; the report."""
+        done = self.run(*self.build_args(source, cache, "--json", "-", *extra))
+        assert done.status == status, done
+        return dict(done.json)
+
+    def run(self, *args: object) -> Done:
+        """Run a command in this process, as its entry point would."""
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            _as_command([str(argument) for argument in args]),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as left,
+        ):
+            run_command(app)
+        code = left.value.code
+        return Done(status=code if isinstance(code, int) else 0, out=out.getvalue(), err=err.getvalue())
+
+    def start(self, *args: object, stdout: Any = subprocess.PIPE, **environment: str) -> subprocess.Popen[str]:
+        """Start the installed command as a user does."""
+        return subprocess.Popen(
+            [str(Path(sys.executable).with_name("fovcache")), *(str(argument) for argument in args)],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+
+    def finish(self, process: subprocess.Popen[str], timeout_s: float = 60) -> Done:
+        """Wait for a started command."""
+        out, err = process.communicate(timeout=timeout_s)
+        return Done(status=process.returncode, out=out, err=err)
+
+    def copy(self, cache: Path, name: str) -> Path:
+        """A copy of a cache, times kept."""
+        target = self.folder / name
+        shutil.copytree(cache, target)
+        return target
+
+    @staticmethod
+    def contents(cache: Path) -> dict[str, Any]:
+        """What two equal builds have in common: every file's content, without times and where it was computed."""
+        found: dict[str, Any] = {}
+        for folder in ("fovcache.json", "recipes", "features", "shards", "datasets"):
+            for name in Lab.files(cache, folder):
+                found[name] = (cache / name).read_bytes()
+        for name in Lab.files(cache, "manifests"):
+            document = json.loads((cache / name).read_bytes())
+            found[name] = {key: value for key, value in document.items() if key not in ("provenance", "digest")}
+        for name in Lab.files(cache, "refs"):
+            document = json.loads((cache / name).read_bytes())
+            found[f"refs/{document['name']}"] = document["dataset"]
+        return found
+
+    @staticmethod
+    def files(cache: Path, *folders: str) -> list[str]:
+        """The names of the files in some folders of a cache, or in all."""
+        roots = [cache / folder for folder in folders] if folders else [cache]
+        found = [path for root in roots for path in ([root] if root.is_file() else root.rglob("*")) if path.is_file()]
+        return sorted(str(path.relative_to(cache)) for path in found)
+
+    @staticmethod
+    def leftovers(cache: Path) -> list[str]:
+        """Files of the moment, of which a finished build leaves none."""
+        return [
+            *Lab.files(cache, "tmp", "leases", "plans"),
+            *(name for name in Lab.files(cache) if name.endswith(".claim")),
+        ]
+
+    @staticmethod
+    def damage(cache: Path) -> list[str]:
+        """The files that `verify` names."""
+        return [item.file for item in verify(LocalStorage(cache)).damaged]
+
+
+@contextlib.contextmanager
+def _as_command(argv: list[str]) -> Iterator[None]:
+    """Gives a command what it takes for itself in its own process, and takes it back."""
+    ours = logging.getLogger("fovcache")
+    handlers, level = ours.handlers[:], ours.level
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(sys, "argv", ["fovcache", *argv])
+        try:
+            yield
+        finally:
+            logging.captureWarnings(capture=False)
+            logging.getLogger("py.warnings").handlers = []
+            ours.handlers = handlers
+            ours.setLevel(level)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Forks:
+    """Commands in forked processes, that can be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._count = 0
+
+    def _ask(self, order: dict[str, Any]) -> Any:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(order) + "\n")
+        self._server.stdin.flush()
+        return json.loads(self._server.stdout.readline())
+
+    def start(self, *args: object, **order: Any) -> int:
+        """Start a command; its process id."""
+        self._count += 1
+        return int(
+            self._ask(
+                {
+                    "argv": [str(argument) for argument in args],
+                    "out": str(self._folder / "out"),
+                    "err": str(self._folder / "err"),
+                    **order,
+                }
+            )
+        )
+
+    def wait(self, pid: int) -> int:
+        """Its exit status; negative for a signal."""
+        return int(self._ask({"wait": pid}))
+
+    def run(self, *args: object, **order: Any) -> Done:
+        """Run a command to its end."""
+        status = self.wait(self.start(*args, **order))
+        return Done(status=status, out=(self._folder / "out").read_text(), err=(self._folder / "err").read_text())
+
+    def kill(self, pid: int, number: int) -> None:
+        """Send it a signal. It is no zombie's id: the server has not waited for it."""
+        os.kill(pid, number)
+
+    def close(self) -> None:
+        """End the server, and with it what still runs."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.close()
+        self._server.wait(60)
+        self._server.stdout.close()
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab(tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    forks = Forks(tmp_path_factory.mktemp("forks"))
+    yield forks
+    forks.close()

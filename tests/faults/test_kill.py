@@ -1,0 +1,129 @@
+"""Builds that are killed, and the same command again."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NUM_SAMPLES, ROWS_PER_BLOCK, NUM_BLOCKS = 50, 4, 13
+NUM_KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def source(shared_lab: Any) -> Path:
+    """One sample fails, so that there is a ledger to compare."""
+    folder = shared_lab.pictures(NUM_SAMPLES)
+    (folder / "017.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(shared_lab: Any, source: Path) -> dict[str, Any]:
+    """What a cache holds that was built without interruption."""
+    cache = shared_lab.folder / "whole"
+    report = shared_lab.build(source, cache, status=1)
+    assert (report["computed"], report["failed"]) == (NUM_SAMPLES - 1, 1)
+    assert len(shared_lab.files(cache, "manifests")) == NUM_BLOCKS
+    return dict(shared_lab.contents(cache))
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.001)
+
+
+def rows_in_manifests(lab: Any, cache: Path) -> int:
+    manifests = [document for name, document in lab.contents(cache).items() if name.startswith("manifests/")]
+    return sum(shard["num_rows"] for document in manifests for shard in document["shards"])
+
+
+def rows_encoded(log: Path) -> int:
+    """Rows that went through the encoder, after the two of one sample by which the blocks are sized."""
+    return sum(int(line) for line in log.read_text().split()) - 2
+
+
+def assert_resumes(lab: Any, forks: Any, source: Path, cache: Path, whole: dict[str, Any], log: Path) -> None:
+    """The same command completes what a killed one left, bit by bit, redoing at most one shard."""
+    kept = rows_in_manifests(lab, cache)
+    done = forks.run(*lab.build_args(source, cache, "--json", "-"), environ={"FORWARD_LOG": str(log)})
+    assert (done.status, done.errors) == (1, [])
+    assert (done.json["computed"], done.json["failed"]) == (NUM_SAMPLES - 1 - kept, 1)
+    assert lab.contents(cache) == whole
+    assert lab.leftovers(cache) == []
+    assert lab.damage(cache) == []
+    # The failed sample keeps its slot in the batch; only a batch in flight and a block without a manifest are redone.
+    assert 0 <= rows_encoded(log) - NUM_SAMPLES <= ROWS_PER_BLOCK
+
+
+def test_killed_at_a_random_time_and_run_again_ends_bit_identical(
+    shared_lab: Any, forks: Any, source: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    chance = random.Random(0)
+    num_killed, working_s = 0, 0.0
+    for attempt in range(4 * NUM_KILLS):
+        cache, log = tmp_path / f"cache{attempt}", tmp_path / f"log{attempt}"
+        environ = {"FORWARD_WAIT_S": "0.005", "FORWARD_LOG": str(log)}
+        pid = forks.start(*shared_lab.build_args(source, cache), environ=environ)
+        wait_for(lambda cache=cache: shared_lab.files(cache, "plans"), "the plan")
+        began = time.monotonic()
+        if not working_s:  # the first run tells how long there is to choose from
+            assert forks.wait(pid) == 1
+            working_s = time.monotonic() - began
+            continue
+        time.sleep(chance.random() * working_s)
+        forks.kill(pid, signal.SIGKILL)
+        if forks.wait(pid) != -signal.SIGKILL:  # it was faster
+            continue
+        assert_resumes(shared_lab, forks, source, cache, whole, log)
+        num_killed += 1
+        if num_killed == NUM_KILLS:
+            return
+    pytest.fail(f"only {num_killed} of {attempt} builds were killed before they ended")
+
+
+def test_killed_before_any_file_operation_and_run_again_ends_bit_identical(
+    shared_lab: Any, forks: Any, source: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    """Kills before chosen renames, links and removals, of which a timer hits few: the last ones are all there."""
+    args = shared_lab.build_args(source, tmp_path / "counted")
+    counter = tmp_path / "events"
+    assert forks.run(*args, events=str(counter), watch=str(tmp_path / "counted")).status == 1
+    num_events = int(counter.read_text())
+    last = range(num_events - 24, num_events + 1)
+    for number in sorted({*random.Random(1).sample(range(1, num_events), 12), *last}):
+        cache, log = tmp_path / f"cache{number}", tmp_path / f"log{number}"
+        environ = {"FORWARD_LOG": str(log)}
+        order = {"events": str(counter), "watch": str(cache), "die_at": number, "environ": environ}
+        assert forks.run(*shared_lab.build_args(source, cache), **order).status == -signal.SIGKILL
+        assert_resumes(shared_lab, forks, source, cache, whole, log)
+
+
+def test_a_polite_signal_ends_a_build_at_once_with_one_line_and_a_valid_cache(
+    shared_lab: Any, source: Path, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    asked = {signal.SIGTERM: 143, signal.SIGINT: 130}
+    running = {
+        number: shared_lab.start(*shared_lab.build_args(source, tmp_path / number.name), FORWARD_WAIT_S="600")
+        for number in asked
+    }
+    for number, process in running.items():
+        cache = tmp_path / number.name
+        wait_for(lambda cache=cache: shared_lab.files(cache, "plans"), "the plan")
+        process.send_signal(number)
+        done = shared_lab.finish(process)  # fails when it waits for the batch
+        assert (done.status, len(done.err.splitlines())) == (asked[number], 1), done
+        assert done.err.startswith("error: ")
+        assert "the same command goes on from there" in done.err
+        assert shared_lab.leftovers(cache) == shared_lab.files(cache, "plans")
+        assert shared_lab.run("verify", "--cache", cache).status == 0
+        assert shared_lab.build(source, cache, status=1)["failed"] == 1
+        assert shared_lab.contents(cache) == whole
+        assert shared_lab.leftovers(cache) == []
