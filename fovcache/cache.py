@@ -121,6 +121,8 @@ def open_cache(path: str | os.PathLike[str], *, create: bool = True) -> Cache:
     if "://" in text:
         raise CacheFormatError(f"cache {text!r}: this version keeps caches in folders; buckets are not supported yet")
     root = Path(text)
+    if not text:
+        raise CacheFormatError("the cache's path is empty, expected a folder")
     if root.exists() and not root.is_dir():
         raise CacheFormatError(f"cache {text} is a file, expected a folder")
     storage = LocalStorage(root)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from .errors import FovcacheError, environment_failure
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from typer import Typer
 
     from .build.progress import Progress
 
@@ -31,6 +34,8 @@ class Output:
     def __init__(self, json_path: str | None) -> None:
         self._json_path = json_path
         self.quiet = json_path == "-"
+        if json_path is not None and not self.quiet:
+            _check_can_be_written(Path(json_path))
 
     def console(self) -> Console:
         """Where people's output goes."""
@@ -66,9 +71,22 @@ class Output:
             sys.stdout.write(text)
             return
         try:
-            Path(self._json_path).write_text(text)
+            Path(self._json_path).write_text(text, encoding="utf-8")
         except OSError as error:
             raise environment_failure(error, f"write {self._json_path}") from error
+
+
+def _check_can_be_written(path: Path) -> None:
+    """Raise EnvironmentFailure now rather than after an hour of work."""
+    code = 0
+    if path.is_dir():
+        code = errno.EISDIR
+    elif not path.absolute().parent.is_dir():
+        code = errno.ENOENT
+    elif not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        code = errno.EACCES
+    if code:
+        raise environment_failure(OSError(code, os.strerror(code)), f"write {path}")
 
 
 @contextlib.contextmanager
@@ -125,13 +143,19 @@ class _Stopped(BaseException):
     """Somebody asked the command to end. Unwinds, so that leases and temporary files go; no user's code catches it."""
 
 
-def run_command(command: Callable[[], object]) -> None:
+def run_command(app: Typer) -> None:
     """Run a command line; a signal to stop, or an error that is ours, becomes one line and its exit status."""
+    from typer import BadParameter
+
+    # The base of what the command line's parser raises; typer does not export it.
+    usage_error = cast("type[Exception]", BadParameter.__bases__[0])
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells' background jobs have it
             signal.signal(number, _stop)
     try:
-        command()
+        status = app(standalone_mode=False)
+    except usage_error as error:
+        _fail_usage(error)
     except _Stopped as stopped:
         what, status = stopped.args
         _fail(f"{what}; what is finished is kept, the same command goes on from there", status)
@@ -141,6 +165,16 @@ def run_command(command: Callable[[], object]) -> None:
         _fail("out of memory: choose a smaller --batch-size or fewer --workers", STATUS_ENVIRONMENT)
     except OSError as error:
         _fail(str(environment_failure(error, f"use {error.filename or 'a file'}")), STATUS_ENVIRONMENT)
+    raise SystemExit(status or STATUS_OK)
+
+
+def _fail_usage(error: Any) -> NoReturn:
+    """One line for a command line that cannot be parsed; the help where there is nothing on it."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        raise SystemExit(STATUS_USAGE)
+    help_of = f"; `{error.ctx.command_path} --help` says more" if error.ctx else ""
+    _fail(f"{error.format_message().rstrip('.')}{help_of}", STATUS_USAGE)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -149,7 +183,7 @@ def _stop(number: int, frame: object) -> None:
     raise _Stopped("terminated", STATUS_TERMINATED)
 
 
-def _fail(message: str, status: int) -> None:
+def _fail(message: str, status: int) -> NoReturn:
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
     sys.stderr.flush()
     raise SystemExit(status)

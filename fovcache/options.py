@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -80,5 +81,8 @@ def encoder_request(
 def build_options(*, shard_mib: float = 64, **values: Any) -> BuildOptions:
     """What the build's options mean."""
     from .build.request import BuildOptions
+    from .errors import UsageError
 
+    if not math.isfinite(shard_mib):
+        raise UsageError(f"shard size of {shard_mib} MiB is out of range; expected at least 0.001")
     return BuildOptions(shard_bytes=int(shard_mib * 2**20), **values)

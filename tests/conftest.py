@@ -1,8 +1,9 @@
 """What every test shares: two threads, a folder for temporary files, real inputs, and a GPU or a skip."""
 
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ else:
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_variable, "2")  # read when torch and BLAS load, here and in subprocesses
+
+# The contracts are files of their own, so that tests of other folders can subclass them.
+sys.path.append(str(Path(__file__).parent / "contracts"))
+pytest.register_assert_rewrite("extractor_contract", "loader_contract")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("SHARED") or ROOT.parent / "shared").resolve()
@@ -77,3 +82,41 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no folder of real inputs at {SHARED} (set SHARED)")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def make_images() -> Callable[..., Path]:
+    """`make_images(folder, num=6, classes=(), size=16, seed=0)` writes PNG files of seeded noise; the folder."""
+
+    def make(folder: Path, num: int = 6, classes: Sequence[str] = (), size: int = 16, seed: int = 0) -> Path:
+        import numpy as np
+        from PIL import Image
+
+        generator = np.random.default_rng(seed)
+        for number in range(num):
+            place = folder / classes[number % len(classes)] if classes else folder
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = generator.integers(0, 256, (size, size, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(place / f"{number:04d}.png")
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_encoder() -> Callable[..., str]:
+    """`write_encoder(folder, text, helpers={})` writes an encoder file that has `make`, and its helpers; `PATH:make`."""
+
+    def write(folder: Path, text: str, helpers: Mapping[str, str] = {}, name: str = "encoder.py") -> str:
+        for file, source in {**helpers, name: "import os\nimport torch\nfrom torch import nn\n" + text}.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(source)
+        return f"{folder / name}:make"
+
+    return write
+
+
+@pytest.fixture
+def encoder_file(tmp_path: Path, write_encoder: Callable[..., str]) -> Callable[..., str]:
+    """`encoder_file(text, helpers={})`: `write_encoder` into this test's own folder."""
+    return lambda text, helpers={}: write_encoder(tmp_path / "encoder", text, helpers)

@@ -57,12 +57,11 @@ class BlockRun:
         )
         self._encoders: dict[tuple[str, ...], BatchEncoder] = {}
 
-    def rows_per_block(self, keys: Sequence[str]) -> int:
-        """How many samples make a shard of the size asked for, from the first sample that can be encoded."""
+    def rows_per_block(self, keys: Sequence[str], features: tuple[str, ...]) -> int:
+        """How many samples make a shard of `features` of the size asked for, from the first that can be encoded."""
         if self._options.rows_per_block is not None:
             return self._options.rows_per_block
-        digests = tuple(sorted(feature.digest for feature in self._resolved.features))
-        encoder = self._encoder(digests)
+        encoder = self._encoder(features)
         for key in keys[:_PROBED_SAMPLES]:
             try:
                 item = self._reader.read(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +103,7 @@ class BuildOptions:
     """Read every file anew instead of trusting the memo of its times."""
 
     def __post_init__(self) -> None:
+        _check_device_name(self.device)
         for what, value in (("batch size", self.batch_size), ("number of workers", self.num_workers)):
             if value is not None and value < 1:
                 raise UsageError(f"{what} {value} is out of range; expected at least 1")
@@ -165,18 +167,23 @@ def pick_device(name: str) -> torch.device:
     """The device named, or for `auto` the best there is. Raises UsageError, EnvironmentFailure."""
     import torch
 
+    _check_device_name(name)
+    has_mps = getattr(torch.backends, "mps", None) is not None and torch.backends.mps.is_available()
     if name == "auto":
-        mps = getattr(torch.backends, "mps", None)
-        name = "cuda" if torch.cuda.is_available() else "mps" if mps is not None and mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device {name!r} is unknown; expected auto, cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    device = torch.device(name)
+    number = torch.cuda.device_count() if device.type == "cuda" else int(device.type == "cpu" or has_mps)
+    if (device.index or 0) >= number:
         raise EnvironmentFailure(
-            f"device {name!r}: this machine has no CUDA device that torch can use; --device cpu works"
+            f"device {name!r}: torch can use {number or 'no'} {device.type.upper()} device{'s' * (number > 1)} on this "
+            "machine; --device cpu works"
         )
     return device
+
+
+def _check_device_name(name: str) -> None:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name):
+        raise UsageError(f"device {name!r} is unknown; expected auto, cpu, cuda, cuda:N or mps")
 
 
 def dataset_name_of(sources: Sequence[Any]) -> str:

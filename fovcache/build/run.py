@@ -65,9 +65,9 @@ def recompute(
     This is how `repair` brings blocks back. `only` are the ids of the blocks to compute; None for all.
     """
     build = _Build(storage, resolved.request, options, on_progress)
-    index = build._open_index(resolved)
-    standing = build._stand(index, keys, resolved, retry_failed=False)
-    with build._at_work(resolved, standing):
+    with build._at_work(resolved):
+        index = build._open_index(resolved)
+        standing = build._stand(index, keys, resolved, retry_failed=False)
         return build._compute(standing, resolved, scan, dataset, only) if standing.wants else 0
 
 
@@ -90,10 +90,10 @@ class _Build:
         scan = self._scan(sources, resolved)
         dataset = Dataset(samples=scan.samples, unreadable=scan.unreadable)
         keys = [sample.key for sample in dataset.samples]
-        index = self._open_index(resolved)
-        standing = self._stand(index, keys, resolved, retry_failed=self.options.retry_failed)
         num_computed = 0
-        with self._at_work(resolved, standing):
+        with self._at_work(resolved):
+            index = self._open_index(resolved)
+            standing = self._stand(index, keys, resolved, retry_failed=self.options.retry_failed)
             if standing.wants:
                 num_computed = self._compute(standing, resolved, scan, dataset.digest)
                 index = open_index(self.storage, resolved.recipe.digest, save=True)
@@ -144,17 +144,18 @@ class _Build:
         return stand(index, keys, features, software=resolved.spec.software(), retry_failed=retry_failed)
 
     @contextlib.contextmanager
-    def _at_work(self, resolved: Resolved, standing: Standing) -> Iterator[None]:
-        """Clear away what killed builds left; then, where there is work, hold a lease until the dataset is named."""
+    def _at_work(self, resolved: Resolved) -> Iterator[None]:
+        """Clear away what killed builds left, then hold a lease; a cache that cannot be written is used without."""
         recipe = resolved.recipe.digest
-        try:
-            sweep_dead(self.storage)
-            for name, plan in open_plans(self.storage, recipe).items():
-                if not unfinished(self.storage, plan):
-                    self.storage.delete(name)
-        except EnvironmentFailure as error:  # a cache that cannot be written can still be read
-            logger.info("what a killed build left stays: %s", error)
-        with hold_lease(self.storage, work=recipe) if standing.wants else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            try:
+                sweep_dead(self.storage)
+                for name, plan in open_plans(self.storage, recipe).items():
+                    if not unfinished(self.storage, plan):
+                        self.storage.delete(name)
+                stack.enter_context(hold_lease(self.storage, work=recipe))
+            except EnvironmentFailure as error:
+                logger.info("no lease is held: %s", error)
             yield
 
     def _compute(
@@ -192,12 +193,15 @@ class _Build:
                 for key in owed:
                     del wanted[key]
         rest = [want for want in standing.wants if want.key in wanted]
-        if rest:
-            rows_per_block = run.rows_per_block([want.key for want in rest])
-            put_keyed(self.storage, recipe_name(recipe), resolved.recipe.document)
-            for feature in resolved.features:
-                put_keyed(self.storage, feature_name(feature.digest), feature.document)
-            for plan in make_plans(recipe, rest, rows_per_block):
+        lacks = dict.fromkeys(want.features for want in rest)
+        groups = [[want for want in rest if want.features == features] for features in lacks]
+        sizes = [run.rows_per_block([want.key for want in group], group[0].features) for group in groups]
+        # From here on the encoder has shown that it runs.
+        put_keyed(self.storage, recipe_name(recipe), resolved.recipe.document)
+        for feature in resolved.features:
+            put_keyed(self.storage, feature_name(feature.digest), feature.document)
+        for group, rows_per_block in zip(groups, sizes, strict=True):
+            for plan in make_plans(recipe, group, rows_per_block):
                 plans[publish_plan(self.storage, plan)] = plan
         return plans
 

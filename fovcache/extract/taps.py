@@ -74,11 +74,15 @@ def _one_tensor(layer: str, output: Any, num_rows: int) -> torch.Tensor:
             f"layer {layer!r} returns {_describe(output)}, expected one tensor [batch, …]; name a submodule "
             "that returns the tensor you want"
         )
+    if output.layout != torch.strided or output.is_meta:
+        raise LayerError(f"layer {layer!r} returns a {output.layout} tensor on {output.device}, expected a dense one")
     if output.ndim < 2 or output.shape[0] != num_rows:
         raise LayerError(
             f"layer {layer!r} returns shape {tuple(output.shape)} for a batch of {num_rows}, "
             f"expected [{num_rows}, …] with at least two dimensions"
         )
+    if output.numel() == 0:
+        raise LayerError(f"layer {layer!r} returns shape {tuple(output.shape)}, which holds no number")
     if not output.is_floating_point():
         raise LayerError(f"layer {layer!r} returns {output.dtype}, expected a floating-point tensor")
     return output

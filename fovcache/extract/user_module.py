@@ -8,6 +8,7 @@ for the source in the key.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 import types
@@ -112,12 +113,16 @@ class UserModule:
         """As the module's attributes say; by default no class token."""
         return self._tokens
 
+    @functools.cached_property
+    def _state(self) -> str:
+        return module_state_digest(self._module, local_modules=self._local)
+
     def identity(self) -> Document:
         """Factory, source digests (or version), state digest, token layout."""
         return {
             "name": self._name,
             "source": dict(self._source),
-            "state": module_state_digest(self._module, local_modules=self._local),
+            "state": self._state,
             "tokens": {"class": self._tokens.has_class_token, "prefix": self._tokens.num_prefix_tokens},
         }
 

@@ -205,7 +205,7 @@ class _Settings:
             return {"method": [self.name(value), None if is_named else self.plain(owner)]}
         if isinstance(value, type):
             return {"name": self.name(value)}
-        raise _Unknown(f"a {self.name(type(value))}")
+        raise _Unknown(f"an object of class {self.name(type(value))}")
 
 
 def _is_importable(function: types.FunctionType) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from itertools import repeat
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _GATHER_BYTES = 4 << 20
 """Small batches are gathered several at a time, up to about this size together, and then cut apart."""
+_CACHED_BYTES = 1 << 20
+"""The same where the CPU gathers for itself: no more than its cache holds."""
 
 Batch: TypeAlias = Any
 """`(x, y)` for one feature set, `{name: x, …, "y": y}` for a joined one."""
@@ -76,7 +79,9 @@ class Loader:
         logger.info("rows are kept on %s: %s", self.residency.kind, self.residency.reason)
         self._resident: dict[str, torch.Tensor] | None = None
         row_bytes = max(1, sum(item.rows.row_bytes for item in sets.values()))
-        self._rows_per_gather = batch_size * max(1, _GATHER_BYTES // (batch_size * row_bytes))
+        in_cache = self.residency.kind == "device" and self._device.type == "cpu"
+        gather_bytes = _CACHED_BYTES if in_cache else _GATHER_BYTES
+        self._rows_per_gather = batch_size * max(1, gather_bytes // (batch_size * row_bytes))
         self._epoch = self._next_epoch = 0
         self._batch = self._resume_batch = 0
 
@@ -137,28 +142,30 @@ class Loader:
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order = epoch_order(self.num_rows, seed=self._seed, epoch=epoch) if self._shuffle else np.arange(self.num_rows)
         order = order[start * self._batch_size : len(self) * self._batch_size]
-        gathers = (order[at : at + self._rows_per_gather] for at in range(0, len(order), self._rows_per_gather))
-        produce = self._from_resident if self.residency.kind == "device" else self._from_host
-        for columns in produce(gathers):
-            # `unsafe_split` cuts tensors that autograd takes for unrelated ones, as batches must be; it is only unsafe
-            # for whoever goes on with the uncut one.
-            parts = [torch.unsafe_split(column, self._batch_size) for column in columns.values()]
-            for batch in zip(*parts, strict=True):
+        if not len(order):
+            return
+        names = [*self._sets, "y"]
+        for columns in self._from_resident(order) if self.residency.kind == "device" else self._from_host(order):
+            # `unsafe_split` gives tensors that autograd takes for unrelated ones, as batches must be; it is only
+            # unsafe for whoever goes on to use the uncut one.
+            parts = [
+                torch.unsafe_split(columns[name], self._batch_size) if name in columns else repeat(None)
+                for name in names
+            ]
+            for batch in zip(*parts, strict=False):
                 self._batch += 1
-                named = dict(zip(columns, batch, strict=True))
-                yield (named["x"], named.get("y")) if self._as_tuple else {**named, "y": named.get("y")}
+                yield batch if self._as_tuple else dict(zip(names, batch, strict=True))
 
-    def _from_resident(self, gathers: Iterable[np.ndarray]) -> Iterator[dict[str, torch.Tensor]]:
+    def _from_resident(self, order: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
         if self._resident is None:
             self._resident = {name: item.tensors(self._device)[0] for name, item in self._sets.items()}
             if self._labels is not None:
                 self._resident["y"] = self._labels.to(self._device)
         columns = list(self._resident.items())
-        for positions in gathers:
-            index = torch.from_numpy(positions).to(self._device)
+        for index in torch.from_numpy(order).to(self._device).split(self._rows_per_gather):
             yield {name: rows.index_select(0, index) for name, rows in columns}
 
-    def _from_host(self, gathers: Iterable[np.ndarray]) -> Iterator[dict[str, torch.Tensor]]:
+    def _from_host(self, order: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
         if self.residency.kind == "host" and self._resident is None:
             self._resident = {name: item.tensors("cpu")[0] for name, item in self._sets.items()}
         tables = dict(self._resident or {})
@@ -172,7 +179,8 @@ class Loader:
                 return take_rows(tables[name], positions, out)
             return self._sets[name].rows.gather(positions, out)
 
-        yield from prefetch_to(self._device, shapes, self._rows_per_gather, gathers, gather)
+        indexes = (order[at : at + self._rows_per_gather] for at in range(0, len(order), self._rows_per_gather))
+        yield from prefetch_to(self._device, shapes, self._rows_per_gather, indexes, gather)
 
 
 def dataloader_kwargs(tensor_device: str | torch.device, target_device: str | torch.device) -> dict[str, Any]:

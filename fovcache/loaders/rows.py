@@ -105,8 +105,7 @@ class Rows:
             where = scattered[at : at + rows_per_job]
             jobs.append(partial(self._scatter, file[where], row[where], flat, where))
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1, max(1, len(jobs)))) as pool:
-            for _ in pool.map(lambda job: job(), jobs):
-                pass
+            list(pool.map(lambda job: job(), jobs))
 
     def gather(self, positions: np.ndarray, out: torch.Tensor | None = None) -> torch.Tensor:
         """The rows at `positions`, int64 [m], in any order: a CPU tensor [m, …], `out` where one is given."""

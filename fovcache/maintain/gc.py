@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import DamageError, SelectionError, nearest
 from ..store import layout
 from ..store.dataset import DatasetRef, read_dataset, read_ref
-from ..store.lease import oldest_live_start_s, sweep_dead
+from ..store.lease import live_work, sweep_dead
 from ..store.manifest import Manifest, manifest_names, read_manifest
 from ..store.shard import keys_hex, read_shard_keys
 from ..store.storage import LocalStorage
@@ -27,7 +27,7 @@ class GarbageReport:
     freed_bytes: int
     """Their size."""
     kept_young: int
-    """Garbage that is within the grace period, or was written while a live builder ran."""
+    """Garbage that is within the grace period, or that a live builder may count on."""
     dry_run: bool
     """Whether nothing was removed in fact."""
 
@@ -73,7 +73,7 @@ class _Collection:
     def __init__(self, storage: LocalStorage, grace_s: float, dry_run: bool) -> None:
         self.storage = storage
         self.dry_run = dry_run
-        self.young_s = min(time.time() - grace_s, oldest_live_start_s(storage))
+        self.young_s = time.time() - grace_s
         self.removed: list[str] = []
         self.freed_bytes = 0
         self.kept_young = 0
@@ -145,7 +145,7 @@ class _Collection:
 
     def _remove_if_old(self, name: str) -> bool:
         try:
-            old = self.storage.modified_s(name) <= self.young_s
+            old = not self._in_use(name) and self.storage.modified_s(name) <= self.young_s
         except FileNotFoundError:
             return True
         if old:
@@ -153,6 +153,13 @@ class _Collection:
         else:
             self.kept_young += 1
         return old
+
+    def _in_use(self, name: str) -> bool:
+        """Whether a live builder may count on a file: it does not write again what it finds there."""
+        started_s, recipes = live_work(self.storage)
+        folder, _, rest = name.partition("/")
+        is_shared = folder in (layout.RECIPES, layout.FEATURES, layout.DATASETS) and bool(recipes)
+        return is_shared or rest.partition("/")[0] in recipes or self.storage.modified_s(name) > started_s
 
     def _remove(self, name: str) -> None:
         self.freed_bytes += self.storage.size(name)

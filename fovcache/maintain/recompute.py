@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..build.clock import StageClock
 from ..build.request import EncoderRequest, pick_device, resolve
-from ..errors import FovcacheError, SampleError
+from ..errors import DamageError, FovcacheError, SampleError
 from ..sources.scan import scan_sources
+from ..store.dataset import read_ref
 from ..store.index import open_index
-from ..store.layout import MANIFESTS, MEMO
+from ..store.layout import MANIFESTS, MEMO, REFS
 from ..store.manifest import Manifest, manifest_names, read_manifest
 from ..store.memo import Memo
 from ..store.shard import keys_array
@@ -64,6 +68,17 @@ def recompute_some(storage: LocalStorage, num_samples: int, *, seed: int = 0, de
     return asdict(report)
 
 
+def known_sources(storage: LocalStorage, provenance: Mapping[str, Any]) -> Sequence[str]:
+    """Where the samples of a block's dataset were seen last: a build of moved sources computes nothing."""
+    for name in reversed(list(storage.list(REFS))):
+        with contextlib.suppress(DamageError, FileNotFoundError):
+            ref = read_ref(storage, name)
+            if ref.dataset == provenance["dataset"] and ref.roots and all(Path(root).exists() for root in ref.roots):
+                return ref.sources
+    sources: list[str] = provenance["sources"]
+    return sources
+
+
 def _compare(
     storage: LocalStorage,
     manifest: Manifest,
@@ -79,7 +94,7 @@ def _compare(
     resolved = resolve(EncoderRequest.from_document(manifest.provenance["request"]))
     if resolved.recipe.digest != manifest.recipe:
         raise FovcacheError(f"{resolved.request.encoder} is not what it was when the rows were computed")
-    scan = scan_sources(manifest.provenance["sources"], resolved.spec.suffixes(), Memo(storage.path(MEMO)))
+    scan = scan_sources(known_sources(storage, manifest.provenance), resolved.spec.suffixes(), Memo(storage.path(MEMO)))
     index = open_index(storage, manifest.recipe)
     keys = sorted(scan.locations)
     features = resolved.features

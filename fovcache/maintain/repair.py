@@ -27,6 +27,7 @@ from ..store.manifest import manifest_names, read_manifest
 from ..store.marker import marker_bytes
 from ..store.memo import Memo
 from ..store.storage import LocalStorage
+from .recompute import known_sources
 from .verify import Damage, verify
 
 logger = logging.getLogger(__name__)
@@ -213,7 +214,7 @@ class _Repair:
         resolved = resolve(EncoderRequest.from_document(order["request"]))
         if resolved.recipe.digest != recipe:
             raise DamageError(f"{order['request']['encoder']} is not what it was when the block was computed")
-        scan = scan_sources(order["sources"], resolved.spec.suffixes(), Memo(None))
+        scan = scan_sources(known_sources(self.storage, order), resolved.spec.suffixes(), Memo(None))
         keys = [sample.key for sample in scan.samples]
         try:
             keys = [sample.key for sample in read_dataset(self.storage, order["dataset"]).samples]

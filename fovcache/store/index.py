@@ -81,7 +81,7 @@ class RecipeIndex:
         try:
             storage.put(f"{INDEX}/{self.recipe}.safetensors", file_parts(tensors, metadata))
         except EnvironmentFailure as error:
-            logger.warning("the index was not saved: %s", error)
+            logger.info("the index was not saved: %s", error)
 
     def load(self, storage: Storage) -> bool:
         """Take the rows from the index's file; False when it is absent, damaged or of other shards."""

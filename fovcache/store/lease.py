@@ -76,20 +76,22 @@ def live_owners(storage: LocalStorage) -> set[str]:
     return {Path(name).stem for name in names if _is_alive(storage.path(name))}
 
 
-def oldest_live_start_s(storage: LocalStorage) -> float:
-    """When the first live builder took its lease, in seconds since the epoch; infinity when there is none.
+def live_work(storage: LocalStorage) -> tuple[float, frozenset[str]]:
+    """What live builders hold: when the first took its lease, in seconds since the epoch, and on what they work.
 
-    Minus infinity when that cannot be read.
+    Infinity when there is none; minus infinity when a lease cannot be read.
     """
-    starts = [math.inf]
+    starts, works = [math.inf], set()
     for owner in live_owners(storage):
         try:
-            starts.append(float(json.loads(storage.path(f"{LEASES}/{owner}.json").read_text())["leased_s"]))
+            document = json.loads(storage.path(f"{LEASES}/{owner}.json").read_text())
+            starts.append(float(document["leased_s"]))
+            works.add(str(document["work"]))
         except FileNotFoundError:  # it has just ended
             continue
         except (OSError, ValueError, KeyError, TypeError):
-            return -math.inf
-    return min(starts)
+            starts.append(-math.inf)
+    return min(starts), frozenset(works)
 
 
 def sweep_dead(storage: LocalStorage) -> int:

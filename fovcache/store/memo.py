@@ -39,10 +39,12 @@ class Memo:
         self._ignore = ignore
         self._rows: dict[bytes, tuple[object, ...]] = {}
         self._new: list[tuple[object, ...]] = []
+        self._is_damaged = False
         if path is not None and path.exists() and not ignore:
             try:
                 self._rows = _read(path)
-            except sqlite3.Error as error:
+            except (sqlite3.Error, ValueError) as error:
+                self._is_damaged = _is_damage(error)
                 logger.warning("%s cannot be read and is done without: %s", path, error)
 
     def get(self, path: str, stat: os.stat_result) -> bytes | None:
@@ -51,8 +53,8 @@ class Memo:
         if row is None or row[:4] != _identity(stat):
             return None
         hashed_ns, value, seal = row[4:]
-        assert isinstance(hashed_ns, int)
-        assert isinstance(value, bytes)
+        if not isinstance(hashed_ns, int) or not isinstance(value, bytes):
+            return None
         racy = max(stat.st_mtime_ns, stat.st_ctime_ns) > hashed_ns - RACY_NS
         return None if racy or seal != _seal(os.fsencode(path), row[:5], value) else value
 
@@ -66,13 +68,14 @@ class Memo:
         if self._path is None or not self._new:
             return
         try:
+            if self._is_damaged:
+                _remove(self._path)
             _write(self._path, self._new)
-        except sqlite3.DatabaseError as error:
-            logger.warning("%s was not updated: %s", self._path, error)
-            if not isinstance(error, sqlite3.OperationalError):  # not a database (any more): start again
-                with contextlib.suppress(OSError, sqlite3.Error):
-                    self._path.unlink()
-                    _write(self._path, self._new)
+        except (sqlite3.Error, OSError) as error:
+            logger.info("%s was not updated: %s", self._path, error)
+            if _is_damage(error):  # the next build starts a new one
+                with contextlib.suppress(OSError):
+                    _remove(self._path)
         self._new.clear()
 
 
@@ -92,6 +95,20 @@ def _signed(number: int) -> int:
 def _seal(path: bytes, row: tuple[object, ...], value: bytes) -> str:
     """A flipped bit in the memo must not become a wrong key."""
     return bytes_digest(b"\0".join([path, repr(row).encode(), value]))[:16]
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an error is about what is in the file, and not about reaching it (locked, read-only, full)."""
+    if isinstance(error, OSError):
+        return False
+    damage = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in damage
+
+
+def _remove(path: Path) -> None:
+    """Remove a database, and with it what an interrupted write left, which belongs to it alone."""
+    path.unlink(missing_ok=True)
+    path.with_name(path.name + "-journal").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

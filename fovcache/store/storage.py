@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Protocol
 from ..errors import environment_failure
 
 _unique = itertools.count()
+
+_CLAIM_EXPIRY_S = 60.0
+"""A claim is held for one rename; one that is older was left by a killed process."""
 
 
 class Storage(Protocol):
@@ -130,6 +134,9 @@ class LocalStorage:
     def _claim_and_replace(temporary: Path, path: Path) -> bool:
         """For file systems without hard links: an exclusive claim beside the name decides who writes it."""
         claim = path.with_name(path.name + ".claim")
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - claim.stat().st_mtime > _CLAIM_EXPIRY_S:  # its writer was killed
+                claim.unlink()
         try:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         except FileExistsError:

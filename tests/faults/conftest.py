@@ -209,6 +209,7 @@ class Forks:
             text=True,
         )
         self._count = 0
+        self._written: dict[int, tuple[Path, Path]] = {}
 
     def _ask(self, order: dict[str, Any]) -> Any:
         assert self._server.stdin is not None
@@ -220,16 +221,11 @@ class Forks:
     def start(self, *args: object, **order: Any) -> int:
         """Start a command; its process id."""
         self._count += 1
-        return int(
-            self._ask(
-                {
-                    "argv": [str(argument) for argument in args],
-                    "out": str(self._folder / "out"),
-                    "err": str(self._folder / "err"),
-                    **order,
-                }
-            )
-        )
+        out, err = (str(self._folder / f"{name}{self._count}") for name in ("out", "err"))
+        argv = [str(argument) for argument in args]
+        pid = int(self._ask({"argv": argv, "out": out, "err": err, **order}))
+        self._written[pid] = (Path(out), Path(err))
+        return pid
 
     def wait(self, pid: int) -> int:
         """Its exit status; negative for a signal."""
@@ -237,8 +233,13 @@ class Forks:
 
     def run(self, *args: object, **order: Any) -> Done:
         """Run a command to its end."""
-        status = self.wait(self.start(*args, **order))
-        return Done(status=status, out=(self._folder / "out").read_text(), err=(self._folder / "err").read_text())
+        return self.finish(self.start(*args, **order))
+
+    def finish(self, pid: int) -> Done:
+        """Wait for a started command."""
+        status = self.wait(pid)
+        out, err = self._written.pop(pid)
+        return Done(status=status, out=out.read_text(), err=err.read_text())
 
     def kill(self, pid: int, number: int) -> None:
         """Send it a signal. It is no zombie's id: the server has not waited for it."""
