@@ -12,12 +12,13 @@ from fovcache.keys.digest import DIGEST_BYTES
 from fovcache.keys.recipe import Feature, Recipe
 from fovcache.loaders.feature_set import FeatureSet
 from fovcache.sources.sample import Sample
-from fovcache.store.dataset import Dataset, publish_dataset, publish_ref
+from fovcache.store.dataset import Dataset, publish_dataset
 from fovcache.store.documents import put_keyed
 from fovcache.store.index import open_index
 from fovcache.store.layout import feature_name, recipe_name
 from fovcache.store.manifest import Manifest, block_id, publish_manifest
 from fovcache.store.marker import ensure_marker
+from fovcache.store.refs import publish_ref
 from fovcache.store.shard import keys_array, keys_hex, write_shard
 
 _DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}

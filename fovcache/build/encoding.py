@@ -17,6 +17,7 @@ import torch
 from ..errors import EncoderError, EnvironmentFailure, LayerError, SampleError
 from ..extract.extractor import Extractor, InputSpec, Item, Session
 from ..extract.pooling import STORE_DTYPE, pool
+from ..extract.taps import is_out_of_memory
 from ..keys.digest import bytes_digest
 from ..keys.recipe import Feature
 from ..sources.sample import Location
@@ -137,7 +138,9 @@ class BatchEncoder:
             try:
                 parts.append(self._forward(items[start : start + limit]))
                 start += limit
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 limit = self._shrink(min(limit, len(items) - start), error)
         return parts[0] if len(parts) == 1 else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

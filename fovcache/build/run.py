@@ -12,7 +12,7 @@ from ..errors import EnvironmentFailure
 from ..keys.recipe import Feature
 from ..sources.sample import Sample
 from ..sources.scan import Scan, scan_sources
-from ..store.dataset import Dataset, check_dataset_name, publish_dataset, publish_ref, read_refs
+from ..store.dataset import Dataset, publish_dataset
 from ..store.documents import put_keyed
 from ..store.index import RecipeIndex, open_index
 from ..store.layout import MEMO, PLANS, feature_name, recipe_name
@@ -20,6 +20,7 @@ from ..store.lease import hold_lease, live_owners, sweep_dead
 from ..store.manifest import Failure
 from ..store.marker import ensure_marker
 from ..store.memo import Memo
+from ..store.refs import check_dataset_name, publish_ref, read_refs
 from ..store.storage import LocalStorage
 from .plan import Block, Plan, make_plans, open_plans, publish_plan, unfinished
 from .progress import OnProgress, Progress, silent

@@ -97,6 +97,13 @@ def _describe(output: Any) -> str:
     return f"a {type(output).__name__}"
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """torch has a class for it, but raises a plain RuntimeError on the CPU and where CUDA's libraries run out."""
+    said = ("DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    is_said = isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    return is_said or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
 def describe_forward_error(error: Exception, batch: torch.Tensor) -> EncoderError:
     """An EncoderError for an exception inside the user's forward pass."""
     said = f"{type(error).__name__}: {error}".strip().splitlines()[0]

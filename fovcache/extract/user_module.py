@@ -28,7 +28,7 @@ from .extractor import InputSpec, TokenLayout
 from .frames import FrameInput
 from .layers import select_layers
 from .local_imports import LocalImports
-from .taps import LayerTaps, describe_forward_error
+from .taps import LayerTaps, describe_forward_error, is_out_of_memory
 from .weights import apply_weights
 
 _counter = itertools.count()
@@ -173,9 +173,11 @@ class UserSession:
                 torch.autocast(self._device.type, dtype=self._dtype, enabled=autocast),
             ):
                 return self._taps(batch)
-        except (FovcacheError, torch.OutOfMemoryError, MemoryError):
+        except FovcacheError:
             raise
         except Exception as error:  # a user's code may raise anything; the run ends with its words
+            if is_out_of_memory(error):
+                raise
             raise describe_forward_error(error, batch) from error
 
     def close(self) -> None:

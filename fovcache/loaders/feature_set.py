@@ -12,6 +12,8 @@ import torch
 from ..errors import SelectionError
 from ..keys.recipe import Feature
 from ..sources.sample import Sample
+from ..store.dataset import SampleTable
+from ..store.shard import keys_hex
 from .resident import load_rows
 from .rows import Rows
 
@@ -27,30 +29,22 @@ class FeatureSet:
     """
 
     def __init__(
-        self,
-        *,
-        feature: Feature,
-        rows: Rows,
-        samples: Sequence[Sample],
-        classes: tuple[str, ...] | None,
-        num_failed: int,
+        self, *, feature: Feature, rows: Rows, table: SampleTable, positions: np.ndarray, num_failed: int
     ) -> None:
         self.feature = feature
         """The feature: recipe, layer, pooling, storage dtype."""
         self.rows = rows
         """Where the rows lie."""
-        self.samples = tuple(samples)
-        """The samples, one a row."""
-        self.classes = classes
-        """For string labels, the names that the numbers in `labels` stand for; else None."""
         self.num_failed = num_failed
         """Samples of the dataset (and split) without a row."""
+        self._table = table
+        self._positions = positions
 
     def __repr__(self) -> str:
         return f"FeatureSet({self.feature.layer!r}, shape={self.shape if len(self.rows.shapes) == 1 else 'various'})"
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self._positions)
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -79,29 +73,45 @@ class FeatureSet:
         return len(self) * self.rows.row_bytes
 
     @property
+    def key_array(self) -> np.ndarray:
+        """The samples' keys, uint8 [samples, 32]."""
+        keys: np.ndarray = self._table.keys[self._positions]
+        return keys
+
+    @property
     def keys(self) -> list[str]:
         """The samples' keys, hexadecimal."""
-        return [sample.key for sample in self.samples]
+        return keys_hex(self.key_array)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The samples, one a row."""
+        return self._table.samples(self._positions)
 
     @property
     def uris(self) -> list[str]:
         """Where the samples stand in their sources."""
-        return [sample.uri for sample in self.samples]
+        return [uri or "" for uri in self._table.texts("uri", self._positions)]
 
     @property
     def captions(self) -> list[str | None]:
         """The samples' captions."""
-        return [sample.caption for sample in self.samples]
+        return self._table.texts("caption", self._positions)
 
     @property
     def groups(self) -> list[str | None]:
         """The samples' groups."""
-        return [sample.group for sample in self.samples]
+        return self._table.texts("group", self._positions)
 
     @property
     def splits(self) -> list[str | None]:
         """The samples' splits."""
-        return [sample.split for sample in self.samples]
+        return self._table.texts("split", self._positions)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """For string labels, the names that the numbers in `labels` stand for, sorted; else None."""
+        return tuple(self._table.categories("label")[1]) or None
 
     @cached_property
     def labels(self) -> torch.Tensor | None:
@@ -110,26 +120,25 @@ class FeatureSet:
         Integer labels keep their values; strings are numbered as in `classes`. Raises SelectionError when
         only some samples have one, or when integers and strings are mixed.
         """
-        values: list[Any] = [sample.label for sample in self.samples]
-        missing = sum(value is None for value in values)
-        if missing == len(values):
+        numbers, is_number = (column[self._positions] for column in self._table.integer_labels())
+        codes = self._table.categories("label")[0][self._positions]
+        missing = int((~is_number & (codes < 0)).sum())
+        if missing == len(self):
             return None
         if missing:
-            raise SelectionError(f"{missing} of {len(values)} samples have no label; name a split, or label them all")
-        if self.classes is not None:
-            numbers = {name: number for number, name in enumerate(self.classes)}
-            if unknown := next((value for value in values if value not in numbers), None):
-                raise SelectionError(f"labels are both numbers and texts (such as {unknown!r}); use one kind")
-            values = [numbers[value] for value in values]
-        return torch.tensor(np.array(values, np.int64))
+            raise SelectionError(f"{missing} of {len(self)} samples have no label; name a split, or label them all")
+        if is_number.any() and not is_number.all():
+            example = (self.classes or ("",))[codes.max()]
+            raise SelectionError(f"labels are both numbers and texts (such as {example!r}); use one kind")
+        return torch.from_numpy(np.where(is_number, numbers, codes).astype(np.int64))
 
     def subset(self, positions: Sequence[int]) -> FeatureSet:
         """The rows at `positions`, in that order."""
         return FeatureSet(
             feature=self.feature,
             rows=self.rows.subset(np.asarray(positions, np.int64)),
-            samples=[self.samples[position] for position in positions],
-            classes=self.classes,
+            table=self._table,
+            positions=self._positions[np.asarray(positions, np.int64)],
             num_failed=self.num_failed,
         )
 

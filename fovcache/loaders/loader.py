@@ -136,7 +136,7 @@ class Loader:
             "shuffle": self._shuffle,
             "batch_size": self._batch_size,
             "drop_last": self._drop_last,
-            "rows": bytes_digest("".join(self._first.keys).encode()),
+            "rows": bytes_digest(self._first.key_array.tobytes()),
         }
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:

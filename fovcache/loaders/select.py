@@ -14,9 +14,9 @@ from ..errors import SelectionError, nearest
 from ..keys.digest import canonical_json
 from ..keys.recipe import Feature, differences
 from ..maintain.catalog import Catalog
-from ..store.dataset import find_ref, read_dataset
+from ..store.dataset import read_table
 from ..store.index import RecipeIndex
-from ..store.shard import keys_array
+from ..store.refs import find_ref
 from ..store.storage import LocalStorage
 from .feature_set import FeatureSet
 from .rows import Rows
@@ -38,15 +38,15 @@ def select_features(
 ) -> FeatureSet:
     """See `Cache.features`."""
     ref = find_ref(storage, dataset)
-    samples = list(read_dataset(storage, ref.dataset).samples)
-    labels = [sample.label for sample in samples]
+    table = read_table(storage, ref.dataset)
+    positions = np.arange(len(table))
     if split is not None:
-        splits = sorted({sample.split for sample in samples if sample.split is not None})
-        samples = [sample for sample in samples if sample.split == split]
-        if not samples:
+        codes, splits = table.categories("split")
+        if split not in splits:
             raise SelectionError(f"dataset {ref.name!r} has no split {split!r}{nearest(split, splits)}")
+        positions = np.flatnonzero(codes == splits.index(split))
     catalog = Catalog(storage)
-    keys = keys_array([sample.key for sample in samples])
+    keys = table.keys[positions]
     wanted = {"layer": layer, "pool": pool, "dtype": store_dtype}
     candidates = [
         feature
@@ -65,13 +65,12 @@ def select_features(
     rows = Rows(storage, feature.digest, index.shards, shard[found], row[found])
     rows.check_keys(keys[found])
     _check_numerics(index, np.unique(shard[found]).tolist(), strict)
-    names = sorted({label for label in labels if isinstance(label, str)})
     return FeatureSet(
         feature=feature,
         rows=rows,
-        samples=[samples[position] for position in found.tolist()],
-        classes=tuple(names) if names else None,
-        num_failed=len(samples) - len(found),
+        table=table,
+        positions=positions[found],
+        num_failed=len(positions) - len(found),
     )
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from ..errors import DamageError
 from ..keys.recipe import Feature
-from ..store.dataset import Dataset, DatasetRef, read_dataset, read_refs
+from ..store.dataset import SampleTable, read_table
 from ..store.documents import read_keyed
 from ..store.index import RecipeIndex, open_index
 from ..store.layout import FEATURES, RECIPES, stem
-from ..store.shard import keys_array
+from ..store.refs import DatasetRef, read_refs
 from ..store.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class DatasetListing:
 
     ref: DatasetRef
     """Its name and where it came from."""
-    dataset: Dataset
+    table: SampleTable
     """Its samples."""
     features: tuple[FeatureListing, ...]
     """Features with at least one row in it, by encoder and layer."""
@@ -85,12 +85,11 @@ class Catalog:
 
     def listing(self, ref: DatasetRef) -> DatasetListing:
         """A dataset and the features that it has. Raises DamageError, FileNotFoundError."""
-        dataset = read_dataset(self.storage, ref.dataset)
-        keys = keys_array([sample.key for sample in dataset.samples])
+        table = read_table(self.storage, ref.dataset)
         listings = []
         for feature in self.features:
             index = self.index(feature.recipe)
-            num_rows = int((index.lookup(feature.digest, keys)[0] >= 0).sum())
+            num_rows = int((index.lookup(feature.digest, table.keys)[0] >= 0).sum())
             if num_rows:
                 listings.append(
                     FeatureListing(
@@ -101,7 +100,7 @@ class Catalog:
                     )
                 )
         listings.sort(key=lambda item: (item.encoder, item.feature.recipe, item.feature.layer, item.feature.digest))
-        return DatasetListing(ref=ref, dataset=dataset, features=tuple(listings))
+        return DatasetListing(ref=ref, table=table, features=tuple(listings))
 
     def newest_refs(self) -> list[DatasetRef]:
         """The newest ref of each name, by name."""

@@ -19,7 +19,7 @@ from ..loaders.feature_set import FeatureSet
 from ..store.documents import read_keyed
 from ..store.layout import recipe_name
 from ..store.safetensors_file import array_bytes, file_parts
-from ..store.shard import keys_array, tensor_bytes
+from ..store.shard import tensor_bytes
 from ..store.storage import Storage
 from ..store.strings import pack_strings
 
@@ -120,7 +120,7 @@ def _write_hdf5(features: FeatureSet, path: Path, provenance: dict[str, str]) ->
             raw.check()
         if features.labels is not None:
             file["y"] = features.labels.numpy()
-        file["key"] = keys_array(features.keys)
+        file["key"] = features.key_array
         file.create_dataset("uri", data=features.uris, dtype=h5py.string_dtype())
         file.close()
         raw.check()
@@ -159,7 +159,7 @@ class _FileForHdf5(io.FileIO):
 def _write_safetensors(features: FeatureSet, path: Path, provenance: dict[str, str]) -> str:
     names = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
     # A placeholder of the right length keeps rows out of memory: only its size counts for the header.
-    columns = {"key": keys_array(features.keys), **pack_strings("uri", features.uris)}
+    columns = {"key": features.key_array, **pack_strings("uri", features.uris)}
     if features.labels is not None:
         columns["y"] = features.labels.numpy()
     types = {"uint8": "U8", "int64": "I64"}

@@ -9,9 +9,10 @@ from typing import Any
 
 from ..errors import DamageError, SelectionError, nearest
 from ..store import layout
-from ..store.dataset import DatasetRef, read_dataset, read_ref
+from ..store.dataset import read_table
 from ..store.lease import live_work, sweep_dead
 from ..store.manifest import Manifest, manifest_names, read_manifest
+from ..store.refs import DatasetRef, read_ref
 from ..store.shard import keys_hex, read_shard_keys
 from ..store.storage import LocalStorage
 
@@ -58,15 +59,11 @@ def collect_garbage(
     if not dry_run:
         sweep_dead(storage)
     refs = run.drop_refs(drop, only_newest)
-    live = {key for digest in {ref.dataset for ref in refs} for key in _keys(storage, digest)}
+    live = {key for digest in {ref.dataset for ref in refs} for key in keys_hex(read_table(storage, digest).keys)}
     run.sweep(refs, live)
     return GarbageReport(
         removed=tuple(run.removed), freed_bytes=run.freed_bytes, kept_young=run.kept_young, dry_run=dry_run
     )
-
-
-def _keys(storage: LocalStorage, digest: str) -> Iterator[str]:
-    return (sample.key for sample in read_dataset(storage, digest).samples)
 
 
 class _Collection:

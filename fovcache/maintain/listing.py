@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from ..keys.digest import canonical_json
 from ..store import layout
-from ..store.dataset import find_ref
 from ..store.index import RecipeIndex
 from ..store.lease import live_owners
+from ..store.refs import find_ref
+from ..store.shard import keys_hex
 from ..store.storage import LocalStorage
 from .catalog import Catalog, DatasetListing
 
@@ -22,7 +24,7 @@ def _dataset_document(listing: DatasetListing) -> dict[str, Any]:
     return {
         "name": listing.ref.name,
         "dataset": listing.ref.dataset,
-        "samples": len(listing.dataset.samples) + len(listing.dataset.unreadable),
+        "samples": len(listing.table) + len(listing.table.unreadable),
         "features": [
             {
                 "encoder": item.encoder,
@@ -64,14 +66,13 @@ def dataset_info(catalog: Catalog, name: str) -> dict[str, Any]:
     ref = find_ref(catalog.storage, name)
     listing = catalog.listing(ref)
     recipes = {item.feature.recipe: item.recipe for item in listing.features}
-    uris = {sample.key: sample.uri for sample in listing.dataset.samples}
-    splits: dict[str, int] = {}
-    for sample in listing.dataset.samples:
-        splits[sample.split or "(none)"] = splits.get(sample.split or "(none)", 0) + 1
+    table = listing.table
+    uris = dict(zip(keys_hex(table.keys), table.texts("uri"), strict=True))
+    splits = Counter(split or "(none)" for split in table.texts("split"))
     return {
         **_dataset_document(listing),
         "sources": list(ref.sources),
-        "splits": splits,
+        "splits": dict(splits),
         "distinct": len(uris),
         "recipes": [{"digest": digest, **document} for digest, document in recipes.items()],
         "numerics": [numerics for recipe in recipes for numerics in _numerics(catalog.index(recipe))],
@@ -82,7 +83,7 @@ def dataset_info(catalog: Catalog, name: str) -> dict[str, Any]:
             for failure in manifest.failures
             if failure.key in uris
         ],
-        "unreadable": [{"uri": item.uri, "reason": item.reason} for item in listing.dataset.unreadable],
+        "unreadable": [{"uri": item.uri, "reason": item.reason} for item in table.unreadable],
     }
 
 

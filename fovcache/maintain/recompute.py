@@ -16,11 +16,11 @@ from ..build.clock import StageClock
 from ..build.request import EncoderRequest, pick_device, resolve
 from ..errors import DamageError, FovcacheError, SampleError
 from ..sources.scan import scan_sources
-from ..store.dataset import read_ref
 from ..store.index import open_index
 from ..store.layout import MANIFESTS, MEMO, REFS
 from ..store.manifest import Manifest, manifest_names, read_manifest
 from ..store.memo import Memo
+from ..store.refs import read_ref
 from ..store.shard import keys_array
 from ..store.storage import LocalStorage
 

@@ -21,11 +21,13 @@ from ..errors import DamageError, FovcacheError
 from ..keys.recipe import SCHEMA
 from ..sources.scan import scan_sources
 from ..store import layout
-from ..store.dataset import Dataset, publish_dataset, read_dataset, read_ref
+from ..store.dataset import Dataset, publish_dataset, read_table
 from ..store.documents import put_keyed, sealed
 from ..store.manifest import manifest_names, read_manifest
 from ..store.marker import marker_bytes
 from ..store.memo import Memo
+from ..store.refs import read_ref
+from ..store.shard import keys_hex
 from ..store.storage import LocalStorage
 from .recompute import known_sources
 from .verify import Damage, verify
@@ -217,7 +219,7 @@ class _Repair:
         scan = scan_sources(known_sources(self.storage, order), resolved.spec.suffixes(), Memo(None))
         keys = [sample.key for sample in scan.samples]
         try:
-            keys = [sample.key for sample in read_dataset(self.storage, order["dataset"]).samples]
+            keys = keys_hex(read_table(self.storage, order["dataset"]).keys)
         except (DamageError, FileNotFoundError):
             logger.warning("the dataset of the damaged block is unknown; its sources' present samples are taken for it")
         gone = sum(key not in scan.locations for key in keys)

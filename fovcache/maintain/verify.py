@@ -11,10 +11,11 @@ from ..build.progress import OnProgress, Progress, silent
 from ..build.request import available_cores
 from ..errors import DamageError
 from ..store import layout
-from ..store.dataset import read_dataset, read_ref
+from ..store.dataset import read_dataset
 from ..store.documents import read_keyed
 from ..store.manifest import Manifest, manifest_names, read_manifest
 from ..store.marker import marker_bytes
+from ..store.refs import read_ref
 from ..store.shard import read_shard_header, shard_damage
 from ..store.storage import Storage
 

@@ -19,7 +19,7 @@ def unseal(data: bytes, name: str) -> dict[str, Any]:
     """The document in sealed bytes, without its digest. Raises DamageError when a byte has changed."""
     document = parse_canonical(data, name)
     digest = document.pop("digest", None)
-    if digest not in (bytes_digest(_plain_json(document)), document_digest(document)):
+    if digest != bytes_digest(_plain_json(document)) and digest != document_digest(document):
         raise DamageError(f"{name} is damaged: its content does not match its digest")
     return document
 
@@ -27,12 +27,18 @@ def unseal(data: bytes, name: str) -> dict[str, Any]:
 def parse_canonical(data: bytes, name: str) -> dict[str, Any]:
     """A JSON object in canonical form. Raises DamageError for anything else."""
     try:
-        document = json.loads(data)
+        document = json.loads(data, parse_int=_parse_int)
         if isinstance(document, dict) and (_plain_json(document) == data or canonical_json(document) == data):
             return document
     except ValueError:
         pass
     raise DamageError(f"{name} is damaged: it is not the canonical JSON that was written")
+
+
+def _parse_int(digits: str) -> int | float:
+    """Digits without a point beyond 2^53 can only have been written for a float."""
+    number = int(digits)
+    return number if abs(number) < 2**53 else float(digits)
 
 
 def _plain_json(document: dict[str, Any]) -> bytes:

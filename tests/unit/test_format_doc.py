@@ -83,11 +83,18 @@ def read_texts(name: str, columns: dict[str, np.ndarray], n: int) -> list[str | 
     return [text[a:b].decode() if ok else None for a, b, ok in zip([0, *ends], ends, valid, strict=False)]
 
 
+def read_categories(name: str, columns: dict[str, np.ndarray], n: int) -> list[str | None]:
+    codes = columns.get(f"{name}.code", np.full(n, -1)).tolist()
+    values = read_texts(f"{name}.value", columns, len(columns.get(f"{name}.value.ends", ())))
+    return [values[code] if code >= 0 else None for code in codes]
+
+
 def read_dataset(cache: Path, name: str) -> dict[str, list[Any]]:
     ref = read_sealed(max((cache / "refs" / name).iterdir()))
     columns, _ = read_safetensors(cache / "datasets" / f"{ref['dataset']}.safetensors")
     n = len(columns["key"])
-    texts = {field: read_texts(field, columns, n) for field in ("uri", "caption", "group", "split", "label")}
+    texts = {field: read_texts(field, columns, n) for field in ("uri", "caption")}
+    texts |= {field: read_categories(field, columns, n) for field in ("group", "split", "label")}
     if "label.int" in columns:
         flags, numbers = columns["label.is_int"], columns["label.int"].tolist()
         texts["label"] = [i if is_int else t for t, i, is_int in zip(texts["label"], numbers, flags, strict=True)]
