@@ -171,14 +171,14 @@ def pick_device(name: str) -> torch.device:
     has_mps = getattr(torch.backends, "mps", None) is not None and torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
-    device = torch.device(name)
-    number = torch.cuda.device_count() if device.type == "cuda" else int(device.type == "cpu" or has_mps)
-    if (device.index or 0) >= number:
+    kind, _, index = name.partition(":")
+    number = torch.cuda.device_count() if kind == "cuda" else int(kind == "cpu" or has_mps)
+    if int(index or 0) >= number:  # before torch sees it: it keeps an index in 8 bits
         raise EnvironmentFailure(
-            f"device {name!r}: torch can use {number or 'no'} {device.type.upper()} device{'s' * (number > 1)} on this "
+            f"device {name!r}: torch can use {number or 'no'} {kind.upper()} device{'s' * (number > 1)} on this "
             "machine; --device cpu works"
         )
-    return device
+    return torch.device(name)
 
 
 def _check_device_name(name: str) -> None:
