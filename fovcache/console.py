@@ -164,7 +164,7 @@ def run_command(app: Typer) -> None:
     except MemoryError:
         _fail("out of memory: choose a smaller --batch-size or fewer --workers", STATUS_ENVIRONMENT)
     except OSError as error:
-        _fail(str(environment_failure(error, f"use {error.filename or 'a file'}")), STATUS_ENVIRONMENT)
+        _fail(str(environment_failure(error, f"use {error.filename or 'a file or standard output'}")), STATUS_ENVIRONMENT)
     raise SystemExit(status or STATUS_OK)
 
 

@@ -28,6 +28,7 @@ from .extractor import InputSpec, TokenLayout
 from .frames import FrameInput
 from .layers import select_layers
 from .local_imports import LocalImports
+from .precision import full_float32
 from .taps import LayerTaps, describe_forward_error, is_out_of_memory
 from .weights import apply_weights
 
@@ -170,6 +171,7 @@ class UserSession:
             with (
                 self._imports,
                 torch.inference_mode(),
+                full_float32(self._device),
                 torch.autocast(self._device.type, dtype=self._dtype, enabled=autocast),
             ):
                 return self._taps(batch)

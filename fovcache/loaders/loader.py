@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import repeat
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from .order import epoch_order
 from .prefetch import prefetch_to
 from .residency import choose_residency
 from .rows import take_rows
+from .streams import follow_stream, used_by
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class Loader:
         self._batch_size, self._drop_last = batch_size, drop_last
         self._shuffle, self._seed = shuffle, seed
         self._as_tuple = as_tuple
-        self._device = torch.device(device)
+        self._device = torch.empty(0, device=device).device  # with its index: another may be the current one later
         self._labels = self._first.labels
         for feature_set in sets.values():
             _ = feature_set.row_shape  # rows of several shapes make no batches: say so now
@@ -97,7 +99,8 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next `iter()` the epoch of this number."""
-        self._next_epoch, self._resume_batch = epoch, 0
+        self._epoch = self._next_epoch = epoch
+        self._batch = self._resume_batch = 0
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, start = self._next_epoch, self._resume_batch
@@ -136,8 +139,12 @@ class Loader:
             "shuffle": self._shuffle,
             "batch_size": self._batch_size,
             "drop_last": self._drop_last,
-            "rows": bytes_digest(self._first.key_array.tobytes()),
+            "rows": self._rows_digest,
         }
+
+    @cached_property
+    def _rows_digest(self) -> str:
+        return bytes_digest(self._first.key_array.tobytes())
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order = epoch_order(self.num_rows, seed=self._seed, epoch=epoch) if self._shuffle else np.arange(self.num_rows)
@@ -152,8 +159,10 @@ class Loader:
                 torch.unsafe_split(columns[name], self._batch_size) if name in columns else repeat(None)
                 for name in names
             ]
-            for batch in zip(*parts, strict=False):
-                self._batch += 1
+            cut = zip(*parts, strict=False)
+            for batch in follow_stream(cut, self._device) if self._device.type == "cuda" else cut:
+                if epoch == self._epoch:  # else a newer `iter()` is what the state tells of
+                    self._batch += 1
                 yield batch if self._as_tuple else dict(zip(names, batch, strict=True))
 
     def _from_resident(self, order: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
@@ -161,9 +170,15 @@ class Loader:
             self._resident = {name: item.tensors(self._device)[0] for name, item in self._sets.items()}
             if self._labels is not None:
                 self._resident["y"] = self._labels.to(self._device)
-        columns = list(self._resident.items())
-        for index in torch.from_numpy(order).to(self._device).split(self._rows_per_gather):
-            yield {name: rows.index_select(0, index) for name, rows in columns}
+        names, tables = list(self._resident), list(self._resident.values())
+        index, on_cuda = torch.from_numpy(order), self._device.type == "cuda"
+        if on_cuda:
+            used_by(torch.cuda.current_stream(self._device), tables)  # an earlier epoch's stream may have loaded them
+            index = index.pin_memory()  # so that the copy does not wait for all that the consumer has queued
+        parts = index.to(self._device, non_blocking=on_cuda).split(self._rows_per_gather)
+        items = ((part, *tables) for part in parts)
+        for part, *rows in follow_stream(items, self._device) if on_cuda else items:
+            yield {name: table.index_select(0, part) for name, table in zip(names, rows, strict=True)}
 
     def _from_host(self, order: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
         if self.residency.kind == "host" and self._resident is None:
@@ -180,7 +195,8 @@ class Loader:
             return self._sets[name].rows.gather(positions, out)
 
         indexes = (order[at : at + self._rows_per_gather] for at in range(0, len(order), self._rows_per_gather))
-        yield from prefetch_to(self._device, shapes, self._rows_per_gather, indexes, gather)
+        most_rows = min(self._rows_per_gather, len(order))
+        yield from prefetch_to(self._device, shapes, most_rows, indexes, gather)
 
 
 def dataloader_kwargs(tensor_device: str | torch.device, target_device: str | torch.device) -> dict[str, Any]:

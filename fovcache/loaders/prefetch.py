@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,6 +60,12 @@ class _PlainStage:
         return {name: value.to(self._device) for name, value in gathered.items()}
 
 
+@functools.cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all epochs: torch keeps freed memory for the stream that it was allocated under, and for no other."""
+    return torch.cuda.Stream(device)
+
+
 class _PinnedStage:
     """For CUDA: reused pinned buffers and a copy stream.
 
@@ -68,7 +75,7 @@ class _PinnedStage:
 
     def __init__(self, device: torch.device, shapes: Shapes, most_rows: int) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = _copy_stream(device)
         self._free: queue.SimpleQueue[tuple[Columns, torch.cuda.Event]] = queue.SimpleQueue()
         for _ in range(_DEPTH):
             buffers = {

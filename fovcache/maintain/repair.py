@@ -7,6 +7,7 @@ build` again always completes a cache.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -20,9 +21,11 @@ from ..build.run import recompute
 from ..errors import DamageError, FovcacheError
 from ..keys.recipe import SCHEMA
 from ..sources.scan import scan_sources
+from ..sources.spec import parse_source
 from ..store import layout
 from ..store.dataset import Dataset, publish_dataset, read_table
 from ..store.documents import put_keyed, sealed
+from ..store.lease import hold_lease, sweep_dead
 from ..store.manifest import manifest_names, read_manifest
 from ..store.marker import marker_bytes
 from ..store.memo import Memo
@@ -46,7 +49,7 @@ class RepairReport:
     damaged: tuple[Damage, ...]
     """What was found."""
     repaired: tuple[str, ...]
-    """Files that are whole again, or gone where they were only a plan."""
+    """Files that are whole again, or gone where they were only a plan or nothing led to them."""
     unrepaired: tuple[Damage, ...]
     """What could not be brought back, and why."""
     recomputed: int
@@ -82,20 +85,10 @@ class _Repair:
     def run(self) -> RepairReport:
         before = verify(self.storage, self.on_progress)
         damaged = {item.file: item for item in before.damaged}
-        if layout.MARKER in damaged:
-            self.storage.put(layout.MARKER, [marker_bytes()])
-        for name in damaged:
-            if name.startswith(layout.PLANS):
-                self.storage.delete(name)
-            elif name.startswith(layout.REFS):
-                self._reseal_ref(name)
-        for name in damaged:
-            if name.startswith(layout.DATASETS):
-                self._rescan_dataset(name)
-        for recipe in sorted({name.split("/")[1] for name in damaged if name.startswith(_BLOCK_FOLDERS)}):
-            self._restore_blocks(recipe, damaged)
-        if any(name.startswith(_DOCUMENT_FOLDERS) for name in damaged):
-            self._restore_documents(damaged)
+        if damaged:
+            sweep_dead(self.storage)
+            with hold_lease(self.storage, work="repair"):
+                self._mend(damaged)
         after = {item.file: item for item in verify(self.storage).damaged}
         unrepaired = tuple(
             Damage(file=name, problem=f"{item.problem}; {self._reason(name)}") for name, item in after.items()
@@ -112,6 +105,22 @@ class _Repair:
             recomputed=self.num_recomputed,
         )
 
+    def _mend(self, damaged: dict[str, Damage]) -> None:
+        if layout.MARKER in damaged:
+            self.storage.put(layout.MARKER, [marker_bytes()])
+        for name in damaged:
+            if name.startswith(layout.PLANS):
+                self.storage.delete(name)
+            elif name.startswith(layout.REFS):
+                self._reseal_ref(name)
+        for name in damaged:
+            if name.startswith(layout.DATASETS):
+                self._rescan_dataset(name)
+        for recipe in sorted({name.split("/")[1] for name in damaged if name.startswith(_BLOCK_FOLDERS)}):
+            self._restore_blocks(recipe, damaged)
+        if any(name.startswith(_DOCUMENT_FOLDERS) for name in damaged):
+            self._restore_documents(damaged)
+
     def _is_gone(self, name: str) -> bool:
         """Whether a damaged file's block was removed and did not come back."""
         manifest = self.manifest_of.get(name)
@@ -127,9 +136,6 @@ class _Repair:
         _, ref_name, file = name.split("/")
         created, _, prefix = file.removesuffix(".json").partition("-")
         found = [d for d in map(layout.stem, self.storage.list(layout.DATASETS)) if d.startswith(prefix)]
-        document = _loose_json(self.storage, name) or {}
-        roots = [root for root in document.get("roots", []) if Path(str(root)).exists()]
-        sources = document.get("sources", []) if len(roots) == len(document.get("roots", [])) else []
         if len(found) != 1:
             self.reasons[name] = f"the dataset {prefix}… that it names is gone"
             return
@@ -140,21 +146,38 @@ class _Repair:
             "dataset": found[0],
             "created_ns": str(int(created)),
         }
-        found_in = {"roots": roots, "sources": sources, "suffixes": document.get("suffixes", [])}
-        self.storage.put(name, [sealed({**fixed, **found_in})])
+        document = _loose_json(self.storage, name) or {}
+        told = {field: [str(text) for text in _list(document.get(field))] for field in ("sources", "roots", "suffixes")}
+        if not told["sources"] or not all(Path(root).exists() for root in told["roots"]):
+            told = next(self._places(found[0]), {field: [] for field in told})
+        self.storage.put(name, [sealed({**fixed, **told})])
+
+    def _places(self, dataset: str) -> Iterator[dict[str, list[str]]]:
+        """Sources, roots and suffixes of a dataset, as its refs know them and then as blocks computed for it do."""
+        for ref in _readable(self.storage, layout.REFS, read_ref):
+            if ref.dataset == dataset and ref.sources:
+                yield {"sources": [*ref.sources], "roots": [*ref.roots], "suffixes": [*ref.suffixes]}
+        seen = set()
+        for manifest in _readable(self.storage, layout.MANIFESTS, read_manifest):
+            order = _order(manifest.provenance)
+            if order["dataset"] == dataset and (identity := json.dumps(order, sort_keys=True)) not in seen:
+                seen.add(identity)
+                with contextlib.suppress(FovcacheError, KeyError, TypeError):
+                    roots = [str(parse_source(text).root) for text in order["sources"]]
+                    suffixes = sorted(resolve(EncoderRequest.from_document(order["request"])).spec.suffixes())
+                    yield {"sources": order["sources"], "roots": roots, "suffixes": suffixes}
 
     def _rescan_dataset(self, name: str) -> None:
-        """Make a dataset anew from the sources that its ref names, if they still hold the same."""
-        for ref in _readable(self.storage, layout.REFS, read_ref):
-            if layout.dataset_name(ref.dataset) != name:
-                continue
+        """Make a dataset anew from where its samples came from, if they are still the same."""
+        self.reasons[name] = "nothing says where its samples came from"
+        for place in self._places(layout.stem(name)):
             try:
-                scan = scan_sources(ref.sources, frozenset(ref.suffixes), Memo(None))
+                scan = scan_sources(place["sources"], frozenset(place["suffixes"]), Memo(None))
             except FovcacheError as error:
                 self.reasons[name] = str(error)
                 continue
             dataset = Dataset(samples=scan.samples, unreadable=scan.unreadable)
-            if dataset.digest == ref.dataset:
+            if dataset.digest == layout.stem(name):
                 self.storage.delete(name)
                 publish_dataset(self.storage, dataset)
                 return
@@ -242,8 +265,13 @@ class _Repair:
         return not gone
 
     def _restore_documents(self, damaged: dict[str, Damage]) -> None:
-        """Recipe and feature documents follow from the requests in the manifests."""
+        """Recipe and feature documents follow from the requests in the manifests; one that none leads to goes."""
         manifests = list(_readable(self.storage, layout.MANIFESTS, read_manifest))
+        needed = {layout.recipe_name(manifest.recipe) for manifest in manifests}
+        needed |= {layout.feature_name(feature) for manifest in manifests for feature in manifest.features}
+        for name in damaged.keys() - needed:
+            if name.startswith(_DOCUMENT_FOLDERS):
+                self.storage.delete(name)
         requests = {json.dumps(_order(m.provenance)["request"], sort_keys=True): m.provenance for m in manifests}
         for provenance in requests.values():
             try:
@@ -280,5 +308,9 @@ def _loose_json(storage: LocalStorage, name: str) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _dicts(value: object) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    return [item for item in _list(value) if isinstance(item, dict)]

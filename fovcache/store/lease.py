@@ -34,8 +34,12 @@ _CLOCK_S = 2.0
 
 @contextlib.contextmanager
 def hold_lease(storage: LocalStorage, work: str) -> Iterator[None]:
-    """Hold a lease while a block of code runs. `work` says on what, for `fovcache info`."""
+    """Hold a lease while a block of code runs. `work` says on what: a recipe's digest, or a command.
+
+    Within another lease of the same storage it takes that one's place for as long.
+    """
     path = storage.path(f"{LEASES}/{storage.owner}.json")
+    outer = path.read_text() if path.exists() else None
     document = {
         "pid": os.getpid(),
         "host": _process_space(),
@@ -43,13 +47,7 @@ def hold_lease(storage: LocalStorage, work: str) -> Iterator[None]:
         "leased_s": time.time(),
         "work": work,
     }
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(document))
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise environment_failure(error, f"write {path}") from error
+    _write(path, json.dumps(document))
     done = threading.Event()
     thread = threading.Thread(target=_keep_alive, args=(path, done), name="fovcache-lease", daemon=True)
     thread.start()
@@ -59,7 +57,20 @@ def hold_lease(storage: LocalStorage, work: str) -> Iterator[None]:
         done.set()
         thread.join()
         with contextlib.suppress(OSError):
+            if outer is None:
+                path.unlink()
+            else:
+                _write(path, outer)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        with contextlib.suppress(OSError):
             path.unlink()
+        raise environment_failure(error, f"write {path}") from error
 
 
 def _keep_alive(path: Path, done: threading.Event) -> None:

@@ -4,7 +4,8 @@ a hundred runs and not a hundred imports of torch.
 Reads orders as JSON lines and answers each with a number: `{"argv": […], "out": FILE, "err": FILE}` starts a command
 and is answered with its process id, `{"wait": PID}` with its exit status (negative for a signal). `"environ"` holds
 more variables, `"file_size_limit"` the most bytes that a file may have. With `"events": FILE` the child counts its file
-operations below `"watch"` from the first plan on, and kills itself with SIGKILL before the one numbered `"die_at"`.
+operations below `"watch"`, those after the first plan only if there is `"from_plan"`, and kills itself with SIGKILL
+before the one numbered `"die_at"`.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _run(order: dict[str, Any]) -> NoReturn:
 
 def _count_events(order: dict[str, Any]) -> Callable[[], int]:
     count = 0
-    has_begun = False
+    has_begun = "from_plan" not in order
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         nonlocal count, has_begun

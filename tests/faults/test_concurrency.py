@@ -194,7 +194,7 @@ def test_gc_removes_records_of_failures_that_a_later_attempt_superseded(lab: Any
 def test_gc_removes_what_killed_builds_left(lab: Any, forks: Any) -> None:
     cache, source = lab.folder / "cache", lab.pictures(20)
     counter = lab.folder / "events"
-    forks.run(*lab.build_args(source, cache), events=str(counter), watch=str(cache), die_at=30)
+    forks.run(*lab.build_args(source, cache), events=str(counter), watch=str(cache), from_plan=True, die_at=30)
     assert lab.leftovers(cache)
     lab.run("gc", "--cache", cache, "--grace-hours", 0)
     assert lab.leftovers(cache) == []

@@ -119,7 +119,7 @@ def test_what_a_killed_build_left_does_not_keep_a_read_only_cache_from_being_rea
     shared_lab.build(source, cache)
     counter = tmp_path / "events"
     args = shared_lab.build_args(source, cache, "--layers", "head")
-    assert forks.run(*args, events=str(counter), watch=str(cache), die_at=8).status == -9
+    assert forks.run(*args, events=str(counter), watch=str(cache), from_plan=True, die_at=8).status == -9
     assert shared_lab.leftovers(cache)
     disk.remount("ro")
     warm = shared_lab.run(*shared_lab.build_args(source, cache))

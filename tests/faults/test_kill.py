@@ -95,13 +95,13 @@ def test_killed_before_any_file_operation_and_run_again_ends_bit_identical(
     """Kills before chosen renames, links and removals, of which a timer hits few: the last ones are all there."""
     args = shared_lab.build_args(source, tmp_path / "counted")
     counter = tmp_path / "events"
-    assert forks.run(*args, events=str(counter), watch=str(tmp_path / "counted")).status == 1
+    assert forks.run(*args, events=str(counter), watch=str(tmp_path / "counted"), from_plan=True).status == 1
     num_events = int(counter.read_text())
     last = range(num_events - 24, num_events + 1)
     for number in sorted({*random.Random(1).sample(range(1, num_events), 12), *last}):
         cache, log = tmp_path / f"cache{number}", tmp_path / f"log{number}"
         environ = {"FORWARD_LOG": str(log)}
-        order = {"events": str(counter), "watch": str(cache), "die_at": number, "environ": environ}
+        order = {"events": str(counter), "watch": str(cache), "die_at": number, "from_plan": True, "environ": environ}
         assert forks.run(*shared_lab.build_args(source, cache), **order).status == -signal.SIGKILL
         assert_resumes(shared_lab, forks, source, cache, whole, log)
 
@@ -127,3 +127,35 @@ def test_a_polite_signal_ends_a_build_at_once_with_one_line_and_a_valid_cache(
         assert shared_lab.build(source, cache, status=1)["failed"] == 1
         assert shared_lab.contents(cache) == whole
         assert shared_lab.leftovers(cache) == []
+
+
+@pytest.mark.parametrize("command", ["repair", "gc"])
+def test_maintenance_that_is_killed_and_run_again_ends_as_if_it_had_not_been(
+    lab: Any, forks: Any, command: str
+) -> None:
+    sound, counter = lab.folder / "sound", str(lab.folder / "events")
+    lab.build(lab.pictures(12), sound)
+    if command == "gc":
+        lab.build(lab.pictures(7, seed=1, name="more"), sound)
+        args = ["gc", "--grace-hours", 0, "--drop", "more"]
+    else:
+        for folder in ("shards", "manifests", "datasets", "recipes", "features", "refs"):
+            with (sound / lab.files(sound, folder)[-1]).open("r+b") as file:
+                file.truncate(40)
+        args = ["repair", "--device", "cpu"]
+    whole = lab.copy(sound, "whole")
+    assert forks.run(*args, "--cache", whole, events=counter, watch=str(whole)).status == 0
+    num_events = int(Path(counter).read_text())
+    for number in random.Random(2).sample(range(1, num_events + 1), 10):
+        cache = lab.copy(sound, f"cache{number}")
+        order = {"events": counter, "watch": str(cache), "die_at": number}
+        assert forks.run(*args, "--cache", cache, **order).status == -signal.SIGKILL
+        if command == "gc":
+            assert lab.damage(cache) == []
+        again = forks.run(*args, "--cache", cache)
+        assert again.status == 0 or "the cache has no dataset 'more'" in again.err
+        if again.status:
+            assert forks.run("gc", "--grace-hours", 0, "--cache", cache).status == 0
+        lab.build(lab.folder / "src", cache)  # what a killed repair had taken away already
+        assert lab.contents(cache) == lab.contents(whole)
+        assert lab.leftovers(cache) == []
