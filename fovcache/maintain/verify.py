@@ -11,7 +11,7 @@ from ..build.progress import OnProgress, Progress, silent
 from ..build.request import available_cores
 from ..errors import DamageError
 from ..store import layout
-from ..store.dataset import read_dataset
+from ..store.dataset import read_table
 from ..store.documents import read_keyed
 from ..store.manifest import Manifest, manifest_names, read_manifest
 from ..store.marker import marker_bytes
@@ -94,7 +94,7 @@ def _checks(storage: Storage) -> Iterator[tuple[str, Callable[[], object]]]:
         for name in storage.list(folder):
             yield name, lambda name=name: read_keyed(storage, name, layout.stem(name))  # type: ignore[misc]
     for name in storage.list(layout.DATASETS):
-        yield name, lambda name=name: read_dataset(storage, layout.stem(name))  # type: ignore[misc]
+        yield name, lambda name=name: read_table(storage, layout.stem(name))  # type: ignore[misc]
     for name in storage.list(layout.REFS):
         yield name, lambda name=name: read_ref(storage, name)  # type: ignore[misc]
     for name in storage.list(layout.PLANS):
