@@ -164,7 +164,8 @@ def run_command(app: Typer) -> None:
     except MemoryError:
         _fail("out of memory: choose a smaller --batch-size or fewer --workers", STATUS_ENVIRONMENT)
     except OSError as error:
-        _fail(str(environment_failure(error, f"use {error.filename or 'a file or standard output'}")), STATUS_ENVIRONMENT)
+        what = error.filename or "a file or standard output"
+        _fail(str(environment_failure(error, f"use {what}")), STATUS_ENVIRONMENT)
     raise SystemExit(status or STATUS_OK)
 
 

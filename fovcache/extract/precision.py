@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
@@ -17,20 +16,18 @@ def full_float32(device: torch.device) -> Iterator[None]:
     rows of a GPU would be further from a CPU's than the tolerance for float32. Who asks for less
     (`torch.set_float32_matmul_precision`) gets less, and the numerics id records it.
     """
-    if device.type != "cuda" or torch.get_float32_matmul_precision() != "highest":
+    if device.type != "cuda" or torch.get_float32_matmul_precision() != "highest" or not _cudnn_takes_tf32():
         yield
-    elif hasattr(torch.backends.cudnn, "conv"):
-        parts: tuple[Any, ...] = (torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
-        before = [part.fp32_precision for part in parts]
-        try:
-            for part in parts:
-                part.fp32_precision = "ieee"
-            yield
-        finally:
-            for part, value in zip(parts, before, strict=True):
-                part.fp32_precision = value
-    else:  # before torch 2.9
-        with torch.backends.cudnn.flags(
-            enabled=None, benchmark=None, benchmark_limit=None, deterministic=None, allow_tf32=False
-        ):
-            yield
+        return
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
+
+
+def _cudnn_takes_tf32() -> bool:
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:  # some of it was set by torch's newer settings: the user knows
+        return False

@@ -30,6 +30,7 @@ class LayerTaps:
         self._outputs: dict[str, Any] = {}
         self._calls: Counter[str] = Counter()
         self._checked = False
+        self._is_running = False  # another session's pass through the same module is not ours
         self._handles = [module.get_submodule(layer).register_forward_hook(self._hook(layer)) for layer in self._layers]
 
     def close(self) -> None:
@@ -41,16 +42,24 @@ class LayerTaps:
         """`{layer: [batch, …]}`. Raises LayerError when a layer does not give one tensor with a row an item."""
         self._outputs.clear()
         self._calls.clear()
-        with contextlib.suppress(_AllLayersRead):
-            self._module(batch)
+        self._is_running = True
+        try:
+            with contextlib.suppress(_AllLayersRead):
+                self._module(batch)
+        finally:
+            self._is_running = False
         if not self._checked:
             self._check_calls()
             self._checked = True
         outputs, self._outputs = self._outputs, {}
+        if skipped := [layer for layer in self._layers if layer not in outputs]:
+            raise LayerError(f"layer {skipped[0]!r} ran for the first batch and not for a later one; name another")
         return {layer: _one_tensor(layer, outputs[layer], len(batch)) for layer in self._layers}
 
     def _hook(self, layer: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if not self._is_running:
+                return
             # Kept as it is now: a following layer may change it in place (ReLU(inplace=True) after BatchNorm).
             self._outputs[layer] = output.clone() if isinstance(output, torch.Tensor) else output
             self._calls[layer] += 1

@@ -198,7 +198,8 @@ class _Settings:
         if isinstance(value, types.FunctionType):
             if value.__closure__ and not _is_importable(value):
                 raise _Unknown(f"the closure {value.__qualname__!r}")
-            return {"function": [self.name(value), *self.plain([value.__defaults__, value.__kwdefaults__])]}
+            name = value.__name__ if value.__closure__ else self.name(value)
+            return {"function": [name, *self.plain([value.__defaults__, value.__kwdefaults__])]}
         if isinstance(value, types.MethodType | types.BuiltinFunctionType):
             owner = value.__self__
             is_named = owner is None or isinstance(owner, type | types.ModuleType)

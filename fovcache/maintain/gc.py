@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ class GarbageReport:
     freed_bytes: int
     """Their size."""
     kept_young: int
-    """Garbage that is within the grace period, or that a live builder may count on."""
+    """Garbage that is within the grace period, or that a builder at work may count on."""
     dry_run: bool
     """Whether nothing was removed in fact."""
 
@@ -71,14 +72,18 @@ class _Collection:
         self.storage = storage
         self.dry_run = dry_run
         self.young_s = time.time() - grace_s
+        self.refs = frozenset(storage.list(layout.REFS))
+        self.at_work = live_work(storage)
         self.removed: list[str] = []
         self.freed_bytes = 0
         self.kept_young = 0
 
     def drop_refs(self, drop: tuple[str, ...], only_newest: bool) -> list[DatasetRef]:
         """Give up refs as asked; those that stay."""
-        names = list(self.storage.list(layout.REFS))
-        refs = {name: read_ref(self.storage, name) for name in names}
+        refs = {}
+        for name in sorted(self.refs):
+            with contextlib.suppress(FileNotFoundError):  # another collection has given it up
+                refs[name] = read_ref(self.storage, name)
         known = {ref.name for ref in refs.values()}
         for name in drop:
             if name not in known:
@@ -120,6 +125,8 @@ class _Collection:
         for name in list(manifest_names(self.storage)):
             try:
                 manifests.append((name, read_manifest(self.storage, name)))
+            except FileNotFoundError:
+                continue
             except DamageError:
                 raise DamageError(f"{name} is damaged, so nothing is collected: run `fovcache repair` first") from None
         last: dict[tuple[str, str], int] = {}
@@ -128,7 +135,12 @@ class _Collection:
                 place = (manifest.recipe, failure.key)
                 last[place] = max(last.get(place, 0), manifest.attempt)
         for name, manifest in manifests:
-            keys = {key for shard in manifest.shards for key in self._shard_keys(manifest, shard.digest)}
+            try:
+                keys = {key for shard in manifest.shards for key in self._shard_keys(manifest, shard.digest)}
+            except DamageError:
+                if self.storage.exists(name):
+                    raise
+                continue  # another collection has removed it
             keys |= {f.key for f in manifest.failures if last[manifest.recipe, f.key] == manifest.attempt}
             if not live.isdisjoint(keys) or not self._remove_if_old(name):
                 yield manifest
@@ -152,14 +164,18 @@ class _Collection:
         return old
 
     def _in_use(self, name: str) -> bool:
-        """Whether a live builder may count on a file: it does not write again what it finds there."""
+        """Whether a builder may count on a file: it does not write again what it finds, and names it when it ends."""
         started_s, recipes = live_work(self.storage)
+        started_s, recipes = min(started_s, self.at_work[0]), recipes | self.at_work[1]
+        if not self.refs.issuperset(self.storage.list(layout.REFS)):
+            return True  # a builder has ended since the roots were read
         folder, _, rest = name.partition("/")
         is_shared = folder in (layout.RECIPES, layout.FEATURES, layout.DATASETS) and bool(recipes)
         return is_shared or rest.partition("/")[0] in recipes or self.storage.modified_s(name) > started_s
 
     def _remove(self, name: str) -> None:
-        self.freed_bytes += self.storage.size(name)
-        self.removed.append(name)
+        with contextlib.suppress(FileNotFoundError):
+            self.freed_bytes += self.storage.size(name)
+            self.removed.append(name)
         if not self.dry_run:
             self.storage.delete(name)

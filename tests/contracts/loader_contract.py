@@ -27,7 +27,9 @@ def rows_of(numbers: torch.Tensor) -> torch.Tensor:
 def same(left: Batches, right: Batches) -> bool:
     """Whether these are the same batches, wherever they lie."""
     return len(left) == len(right) and all(
-        torch.equal(a.cpu(), b.cpu()) for own, other in zip(left, right, strict=True) for a, b in zip(own, other)
+        torch.equal(a.cpu(), b.cpu())
+        for own, other in zip(left, right, strict=True)
+        for a, b in zip(own, other, strict=True)
     )
 
 
@@ -186,7 +188,7 @@ class LoaderContract:
         loader = self.loader(features)
         _shards(folder)[2].unlink()
         for _ in range(2):
-            with pytest.raises(DamageError, match="damaged.*fovcache repair"):
+            with pytest.raises(DamageError, match=r"damaged.*fovcache repair"):
                 list(loader)
             assert prefetch_threads() == []
 
@@ -194,8 +196,8 @@ class LoaderContract:
         loader = self.loader(features)
         shard = _shards(folder)[2]
         shard.chmod(0o644)
-        shard.write_bytes(shard.read_bytes()[:-50])
-        with pytest.raises(DamageError, match="damaged.*fovcache repair"):
+        shard.write_bytes(shard.read_bytes()[:-300])  # into the rows
+        with pytest.raises(DamageError, match=r"damaged.*fovcache repair"):
             list(loader)
         assert prefetch_threads() == []
 
@@ -222,8 +224,8 @@ class LoaderContract:
             assert same([batch[number] for batch in together], list(self.loader(features, seed=seed)))
 
     @pytest.mark.parametrize("option", [{"num_workers": 2}, {"pin_memory": True}])
-    def test_workers_and_pinning_are_refused_with_the_reason(self, features: FeatureSet, option: dict[str, Any]) -> None:
-        with pytest.raises(UsageError, match="only cost time.*leave them at 0 and False"):
+    def test_workers_and_pinning_are_refused_and_why(self, features: FeatureSet, option: dict[str, Any]) -> None:
+        with pytest.raises(UsageError, match=r"only cost time.*leave them at 0 and False"):
             self.loader(features, **option)
 
     @pytest.mark.parametrize("batch_size", [0, -1])

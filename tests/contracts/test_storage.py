@@ -63,7 +63,7 @@ class StorageContract:
 
         def rewrite() -> None:
             for number in range(40):
-                storage.put("x", [b"%d" % (number % 10)] * 50_000)
+                storage.put("x", [b"%d" % (number % 10) * 50_000])
             done.set()
 
         with ThreadPoolExecutor(1) as pool:

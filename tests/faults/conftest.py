@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,12 @@ from fovcache.maintain.verify import verify
 from fovcache.store.storage import LocalStorage
 
 # `conv` gives [8, 8, 8] and `head` [16] for images of 8 × 8. Where they are set, a forward pass writes the number of
-# its rows to FORWARD_LOG and waits FORWARD_WAIT_S (not with two rows, by which a build sizes its blocks).
+# its rows to FORWARD_LOG, waits FORWARD_WAIT_S, and the n-th of a process waits until the number in FORWARD_GATE is n.
+# With two rows, by which a build sizes its blocks, it does not wait.
 ENCODER = """
     import os, time, torch
+
+    PASSES = [0]
 
     class Net(torch.nn.Module):
         def __init__(self):
@@ -43,8 +47,15 @@ ENCODER = """
                 with open(log, "a") as file:
                     file.write(f"{len(x)}\\n")
             if len(x) > 2:
-                time.sleep(float(os.environ.get("FORWARD_WAIT_S", "0")))
+                wait()
             return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+    def wait():
+        time.sleep(float(os.environ.get("FORWARD_WAIT_S", "0")))
+        PASSES[0] += 1
+        if gate := os.environ.get("FORWARD_GATE"):
+            while int(open(gate).read() or "0") < PASSES[0]:
+                time.sleep(0.002)
 
     def make():
         return Net()
@@ -141,6 +152,14 @@ class Lab:
         target = self.folder / name
         shutil.copytree(cache, target)
         return target
+
+    @staticmethod
+    def wait_for(condition: Callable[[], object], what: str) -> None:
+        """Wait until something that another process does is done."""
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            time.sleep(0.001)
 
     @staticmethod
     def contents(cache: Path) -> dict[str, Any]:
@@ -252,6 +271,28 @@ class Forks:
         self._server.stdin.close()
         self._server.wait(60)
         self._server.stdout.close()
+
+
+class Gate:
+    """Lets the forward passes of a started build through."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.open(0)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The build's environment."""
+        return {"FORWARD_GATE": str(self._path)}
+
+    def open(self, count: int = 1 << 30) -> None:
+        """Let so many passes through in all."""
+        self._path.write_text(str(count))
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
 
 
 @pytest.fixture

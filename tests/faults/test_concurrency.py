@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +12,6 @@ import torch
 import fovcache
 
 NUM_SAMPLES = 50
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.001)
 
 
 @pytest.fixture(scope="module")
@@ -87,18 +77,21 @@ def test_builders_of_different_layers_and_sources_do_not_disturb_each_other(
 
 
 def test_garbage_collection_beside_a_builder_takes_nothing_that_it_is_writing(
-    shared_lab: Any, forks: Any, source: Path, rows: torch.Tensor, tmp_path: Path
+    shared_lab: Any, forks: Any, source: Path, rows: torch.Tensor, gate: Any, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    pid = forks.start(*shared_lab.build_args(source, cache), environ={"FORWARD_WAIT_S": "0.02"})
-    wait_for(lambda: shared_lab.files(cache, "shards"), "the first shard")
-    num_collections, num_beside = 0, 0
-    while shared_lab.files(cache, "leases"):
-        kept = json.loads(forks.run("gc", "--cache", cache, "--grace-hours", 0, "--json", "-").out)
+    pid = forks.start(*shared_lab.build_args(source, cache), environ=gate.environ)
+    collect = ("gc", "--cache", cache, "--grace-hours", 0, "--json", "-")
+    for passes in (0, 1, 5):
+        gate.open(passes)
+        shared_lab.wait_for(lambda passes=passes: len(shared_lab.files(cache, "manifests")) == passes, "manifests")
+        shared_lab.wait_for(lambda: shared_lab.files(cache, "plans"), "the plan")
+        kept = shared_lab.run(*collect).json
         assert kept["removed"] == []
-        num_collections += 1
-        num_beside += kept["kept_young"] > 0
-    assert num_beside > 1
+        assert kept["kept_young"] >= passes
+    gate.open()
+    while shared_lab.files(cache, "leases"):
+        assert shared_lab.run(*collect).json["removed"] == []
     assert forks.finish(pid).status == 0
     assert torch.equal(fovcache.open(cache).features().tensors()[0], rows)
     assert shared_lab.damage(cache) == []
@@ -106,24 +99,43 @@ def test_garbage_collection_beside_a_builder_takes_nothing_that_it_is_writing(
 
 
 def test_a_collection_beside_a_builder_keeps_documents_that_an_earlier_build_wrote(
-    shared_lab: Any, forks: Any, source: Path, tmp_path: Path
+    shared_lab: Any, forks: Any, source: Path, gate: Any, tmp_path: Path
 ) -> None:
     """The builder finds its recipe's document there, and does not write it again."""
     cache = tmp_path / "cache"
     shared_lab.build(shared_lab.pictures(4, seed=5, name="few"), cache)
-    pid = forks.start(*shared_lab.build_args(source, cache), environ={"FORWARD_WAIT_S": "0.05"})
-    wait_for(lambda: shared_lab.files(cache, "plans"), "the plan")
-    collected = forks.run("gc", "--cache", cache, "--grace-hours", 0, "--drop", "few")
+    pid = forks.start(*shared_lab.build_args(source, cache), environ=gate.environ)
+    shared_lab.wait_for(lambda: shared_lab.files(cache, "plans"), "the plan")
+    collected = shared_lab.run("gc", "--cache", cache, "--grace-hours", 0, "--drop", "few")
+    gate.open()
     assert collected.status == 0
     assert forks.finish(pid).status == 0
     assert shared_lab.damage(cache) == []
     assert len(fovcache.open(cache).features(dataset=source.name)) == NUM_SAMPLES
 
 
-def test_verify_beside_a_builder_finds_nothing(shared_lab: Any, forks: Any, source: Path, tmp_path: Path) -> None:
+def test_collections_at_once_do_not_trip_over_each_other(shared_lab: Any, forks: Any, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    pid = forks.start(*shared_lab.build_args(source, cache), environ={"FORWARD_WAIT_S": "0.02"})
-    wait_for(lambda: shared_lab.files(cache, "plans"), "the plan")
+    for number in range(6):
+        shared_lab.build(shared_lab.pictures(12, seed=number, name=f"many{number}"), cache)
+    drops = [value for number in range(1, 6) for value in ("--drop", f"many{number}")]
+    running = [forks.start("gc", "--cache", cache, "--grace-hours", 0, *drops, "--json", "-") for _ in range(3)]
+    for done in [forks.finish(pid) for pid in running]:
+        assert done.status == 0 or "the cache has no dataset" in done.err, done
+    assert shared_lab.run("gc", "--cache", cache, "--grace-hours", 0).status == 0
+    assert len(shared_lab.files(cache, "manifests")) == len(shared_lab.files(cache, "shards")) == 3
+    assert shared_lab.damage(cache) == []
+    assert len(fovcache.open(cache).features()) == 12
+
+
+def test_verify_beside_a_builder_finds_nothing(
+    shared_lab: Any, forks: Any, source: Path, gate: Any, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    pid = forks.start(*shared_lab.build_args(source, cache), environ=gate.environ)
+    shared_lab.wait_for(lambda: shared_lab.files(cache, "plans"), "the plan")
+    assert shared_lab.damage(cache) == []
+    gate.open()
     while shared_lab.files(cache, "leases"):
         assert shared_lab.damage(cache) == []
     assert forks.finish(pid).status == 0

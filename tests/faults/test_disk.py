@@ -40,6 +40,29 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     disk.close()
 
 
+class Folder:
+    """A folder that can be made read-only, by its permissions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir()
+
+    def remount(self, options: str) -> None:
+        for path in (self.path, *self.path.rglob("*")):
+            path.chmod((0o500 if path.is_dir() else 0o400) | (0o200 if options == "rw" else 0))
+
+    def close(self) -> None:
+        self.remount("rw")
+
+
+@pytest.fixture
+def lockable(tmp_path: Path) -> Iterator[SmallDisk | Folder]:
+    """A place that can be made read-only: a file system for root, whom permissions do not stop."""
+    place = SmallDisk(tmp_path / "disk") if os.geteuid() == 0 else Folder(tmp_path / "disk")
+    yield place
+    place.close()
+
+
 @pytest.fixture(scope="module")
 def source(shared_lab: Any) -> Path:
     return Path(shared_lab.pictures(NUM_SAMPLES))
@@ -90,38 +113,37 @@ def test_a_file_size_limit_stops_a_build_like_a_full_disk(
 
 
 def test_a_whole_cache_on_a_read_only_disk_is_used_and_not_written(
-    shared_lab: Any, source: Path, disk: SmallDisk, tmp_path: Path
+    shared_lab: Any, source: Path, lockable: SmallDisk | Folder, tmp_path: Path
 ) -> None:
-    cache = disk.path / "cache"
+    cache = lockable.path / "cache"
     shared_lab.build(source, cache)
-    disk.remount("ro")
+    refusal = "the file system is read-only" if os.geteuid() == 0 else "permission denied"
+    lockable.remount("ro")
     warm = shared_lab.run(*shared_lab.build_args(source, cache, "--json", "-"))
     assert (warm.status, warm.errors) == (0, [])
     assert (warm.json["computed"], warm.json["reused"]) == (0, NUM_SAMPLES)
     for command in (("ls",), ("info",), ("verify", "--recompute", 2), ("export", "--out", tmp_path / "x.h5")):
         assert shared_lab.run(*command, "--cache", cache).status == 0
-    assert_one_line(
-        shared_lab.run(*shared_lab.build_args(source, cache, "--layers", "head")), 3, "the file system is read-only"
-    )
+    assert_one_line(shared_lab.run(*shared_lab.build_args(source, cache, "--layers", "head")), 3, refusal)
     dropped = shared_lab.run("gc", "--cache", cache, "--grace-hours", 0, "--drop", "src")
-    assert_one_line(dropped, 3, "the file system is read-only")
+    assert_one_line(dropped, 3, refusal)
     more = shared_lab.pictures(3, seed=1, name="more")
-    assert_one_line(shared_lab.run(*shared_lab.build_args(more, cache)), 3, "the file system is read-only")
-    disk.remount("rw")
+    assert_one_line(shared_lab.run(*shared_lab.build_args(more, cache)), 3, refusal)
+    lockable.remount("rw")
     assert shared_lab.run("verify", "--cache", cache).status == 0
     assert shared_lab.leftovers(cache) == []
 
 
 def test_what_a_killed_build_left_does_not_keep_a_read_only_cache_from_being_read(
-    shared_lab: Any, forks: Any, source: Path, disk: SmallDisk, tmp_path: Path
+    shared_lab: Any, forks: Any, source: Path, lockable: SmallDisk | Folder, tmp_path: Path
 ) -> None:
-    cache = disk.path / "cache"
+    cache = lockable.path / "cache"
     shared_lab.build(source, cache)
     counter = tmp_path / "events"
     args = shared_lab.build_args(source, cache, "--layers", "head")
     assert forks.run(*args, events=str(counter), watch=str(cache), from_plan=True, die_at=8).status == -9
     assert shared_lab.leftovers(cache)
-    disk.remount("ro")
+    lockable.remount("ro")
     warm = shared_lab.run(*shared_lab.build_args(source, cache))
     assert (warm.status, warm.errors) == (0, [])
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +32,6 @@ TOUCHY = """
     def make():
         return Net()
 """
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.001)
 
 
 def failures(report: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
@@ -210,14 +201,17 @@ def test_the_bits_of_other_rows_do_not_depend_on_failing_neighbours(
         assert torch.equal(row, expected[uri]), uri
 
 
-def test_a_file_that_goes_or_changes_before_it_is_decoded_fails_and_is_tried_again(lab: Any, forks: Any) -> None:
+def test_a_file_that_goes_or_changes_before_it_is_decoded_fails_and_is_tried_again(
+    lab: Any, forks: Any, gate: Any
+) -> None:
     cache, source = lab.folder / "cache", lab.pictures(40)
     gone, changed = source / "038.png", source / "039.png"
     kept = {path: path.read_bytes() for path in (gone, changed)}
-    pid = forks.start(*lab.build_args(source, cache, "--json", "-"), environ={"FORWARD_WAIT_S": "0.1"})
-    wait_for(lambda: lab.files(cache, "plans"), "the plan")
+    pid = forks.start(*lab.build_args(source, cache, "--json", "-"), environ=gate.environ)
+    lab.wait_for(lambda: lab.files(cache, "plans"), "the plan")
     gone.unlink()
     changed.write_bytes(kept[gone])
+    gate.open()
     done = forks.finish(pid)
     assert (done.status, done.json["computed"]) == (1, 38)
     assert failures(done.json) == [

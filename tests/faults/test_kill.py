@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,6 @@ def whole(shared_lab: Any, source: Path) -> dict[str, Any]:
     assert (report["computed"], report["failed"]) == (NUM_SAMPLES - 1, 1)
     assert len(shared_lab.files(cache, "manifests")) == NUM_BLOCKS
     return dict(shared_lab.contents(cache))
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.001)
 
 
 def rows_in_manifests(lab: Any, cache: Path) -> int:
@@ -72,7 +64,7 @@ def test_killed_at_a_random_time_and_run_again_ends_bit_identical(
         cache, log = tmp_path / f"cache{attempt}", tmp_path / f"log{attempt}"
         environ = {"FORWARD_WAIT_S": "0.005", "FORWARD_LOG": str(log)}
         pid = forks.start(*shared_lab.build_args(source, cache), environ=environ)
-        wait_for(lambda cache=cache: shared_lab.files(cache, "plans"), "the plan")
+        shared_lab.wait_for(lambda cache=cache: shared_lab.files(cache, "plans", "refs"), "the plan")
         began = time.monotonic()
         if not working_s:  # the first run tells how long there is to choose from
             assert forks.wait(pid) == 1
@@ -116,7 +108,7 @@ def test_a_polite_signal_ends_a_build_at_once_with_one_line_and_a_valid_cache(
     }
     for number, process in running.items():
         cache = tmp_path / number.name
-        wait_for(lambda cache=cache: shared_lab.files(cache, "plans"), "the plan")
+        shared_lab.wait_for(lambda cache=cache: shared_lab.files(cache, "plans"), "the plan")
         process.send_signal(number)
         done = shared_lab.finish(process)  # fails when it waits for the batch
         assert (done.status, len(done.err.splitlines())) == (asked[number], 1), done

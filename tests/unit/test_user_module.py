@@ -183,3 +183,39 @@ def test_the_module_is_in_evaluation_mode_without_gradients(encoder_file: Write)
     first, second = (encode(module, "drop", batch=batch)["drop"] for _ in range(2))
     assert torch.equal(first, second)
     assert not first.requires_grad
+
+
+def test_a_layer_that_only_some_batches_reach_is_refused(encoder_file: Write) -> None:
+    module = net(encoder_file, forward="x = self.a(x)\n        return self.b(x) if x.mean() > 0 else x")
+    module._module.a.weight.fill_(1)
+    session = module.session(["b"], CPU, "float32")
+    session.encode(torch.ones(2, 3, 12, 12))
+    with pytest.raises(LayerError, match="'b' ran for the first batch and not for a later one"):
+        session.encode(-torch.ones(2, 3, 12, 12))
+
+
+def test_a_pass_through_the_module_itself_is_not_a_sessions(encoder_file: Write) -> None:
+    module = net(encoder_file)
+    session = module.session(["a"], CPU, "float32")
+    session.encode(torch.rand(2, 3, 12, 12))
+    assert module._module(torch.rand(2, 3, 12, 12)).shape == (2, 5, 8, 8)  # whole, though the session is open
+
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ("nn.LazyConv2d(3, 1)", r"'0\.weight' is lazy and has no data"),
+        ("nn.Conv2d(3, 3, 1, device='meta')", r"'0\.weight' lies on the meta device"),
+    ],
+)
+def test_a_module_without_data_is_refused_whatever_its_weights(encoder_file: Write, layer: str, said: str) -> None:
+    encoder = encoder_file(f"def make():\n    return nn.Sequential({layer})\n")
+    for weights in (None, "random:0"):
+        with pytest.raises(EncoderError, match=said):
+            UserModule.load(encoder, weights)
+
+
+@pytest.mark.parametrize("place", ["raise SystemExit('usage: train.py DATA')", "def make():\n    raise SystemExit(2)"])
+def test_a_file_that_exits_is_an_error_and_no_exit(encoder_file: Write, place: str) -> None:
+    with pytest.raises(EncoderError, match=r"raised.*: SystemExit: (usage|2)"):
+        UserModule.load(encoder_file(f"{place}\n"))
