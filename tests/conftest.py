@@ -105,7 +105,7 @@ def make_images() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def write_encoder() -> Callable[..., str]:
-    """`write_encoder(folder, text, helpers={})` writes an encoder file that has `make`, and its helpers; `PATH:make`."""
+    """`write_encoder(folder, text, helpers={})` writes an encoder file with `make`, and its helpers; `PATH:make`."""
 
     def write(folder: Path, text: str, helpers: Mapping[str, str] = {}, name: str = "encoder.py") -> str:
         for file, source in {**helpers, name: "import os\nimport torch\nfrom torch import nn\n" + text}.items():

@@ -206,6 +206,7 @@ def dataloader_kwargs(tensor_device: str | torch.device, target_device: str | to
     only on their way to CUDA, and never need workers. Raises UsageError when rows would have to move between devices.
     """
     tensor, target = torch.device(tensor_device), torch.device(target_device)
-    if tensor.type != "cpu" and tensor.type != target.type:
+    elsewhere = tensor.type != target.type or len({tensor.index, target.index} - {None}) > 1
+    if tensor.type != "cpu" and elsewhere:
         raise UsageError(f"tensors on {tensor} cannot be loaded for {target}: move them there once, or to the CPU")
     return {"num_workers": 0, "pin_memory": tensor.type == "cpu" and target.type == "cuda"}

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from itertools import pairwise
 
 import numpy as np
 import psutil
@@ -56,8 +57,11 @@ class Rows:
         self._feature = feature
         self._shards = shards
         self._shard, self._row = shard, row
-        self._numbers, self._file = np.unique(shard, return_inverse=True)
-        self._names = [shards[number].name for number in self._numbers.tolist()]
+        used = np.flatnonzero(np.bincount(shard))
+        self._names = [shards[number].name for number in used.tolist()]
+        file_of = np.zeros(len(shards), np.int32)
+        file_of[used] = np.arange(len(used))
+        self._file = file_of[shard]
         self._headers: list[ShardHeader] = [read_shard_header(storage, name) for name in self._names]
         self._infos = [header.tensors[feature] for header in self._headers]
         counts = np.array([info.shape[0] for info in self._infos], np.int64)
@@ -82,8 +86,10 @@ class Rows:
 
     def check_keys(self, keys: np.ndarray) -> None:
         """Raise DamageError unless the shards hold these keys (uint8 [n, 32]) where the index says."""
-        for file, (name, header) in enumerate(zip(self._names, self._headers, strict=True)):
-            positions = np.flatnonzero(self._file == file)
+        by_file = np.argsort(self._file, kind="stable")
+        bounds = np.searchsorted(self._file[by_file], np.arange(len(self._names) + 1))
+        for name, header, (begin, end) in zip(self._names, self._headers, pairwise(bounds.tolist()), strict=True):
+            positions = by_file[begin:end]
             held = read_shard_keys(self._storage, name, header)
             if not np.array_equal(held[self._row[positions]], keys[positions]):
                 raise DamageError(f"{name} does not hold the samples that the index says; {_ADVICE}")

@@ -89,7 +89,7 @@ def _members(path: Path, file: Any) -> Iterator[tuple[tarfile.TarInfo | None, st
         if member.size < 0:  # the next header would be an earlier one, for ever
             yield member, "refused: its size is negative"
             return
-        if member.isdir():
+        if member.isdir() or PurePosixPath(member.name).name.startswith("."):  # hidden, as in folders
             continue
         fault = _member_fault(member)
         if not fault and member.offset_data + member.size > end:

@@ -182,5 +182,7 @@ def test_keyword_arguments_follow_from_the_devices() -> None:
     assert fovcache.dataloader_kwargs("cpu", "cpu") == no_pinning
     assert fovcache.dataloader_kwargs("cpu", "cuda:1") == pinning
     assert fovcache.dataloader_kwargs("cuda", "cuda") == no_pinning
-    with pytest.raises(UsageError, match="tensors on cuda:0 cannot be loaded for cpu: move them there once"):
-        fovcache.dataloader_kwargs("cuda:0", "cpu")
+    assert fovcache.dataloader_kwargs("cuda:1", "cuda") == no_pinning
+    for elsewhere in ("cpu", "cuda:1"):
+        with pytest.raises(UsageError, match=f"tensors on cuda:0 cannot be loaded for {elsewhere}: move them there"):
+            fovcache.dataloader_kwargs("cuda:0", elsewhere)

@@ -5,7 +5,7 @@ Reads orders as JSON lines and answers each with a number: `{"argv": […], "out
 and is answered with its process id, `{"wait": PID}` with its exit status (negative for a signal). `"environ"` holds
 more variables, `"file_size_limit"` the most bytes that a file may have. With `"events": FILE` the child counts its file
 operations below `"watch"`, those after the first plan only if there is `"from_plan"`, and kills itself with SIGKILL
-before the one numbered `"die_at"`.
+before the one numbered `"die_at"`, or stops with SIGSTOP before the first on a path that holds `"stop_before"`.
 """
 
 from __future__ import annotations
@@ -95,6 +95,9 @@ def _count_events(order: dict[str, Any]) -> Callable[[], int]:
             count += 1
             if count == order.get("die_at"):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if "stop_before" in order and any(order["stop_before"] in str(argument) for argument in args):
+                del order["stop_before"]
+                os.kill(os.getpid(), signal.SIGSTOP)
 
     sys.addaudithook(hook)
     return lambda: count

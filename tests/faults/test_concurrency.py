@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -112,6 +114,22 @@ def test_a_collection_beside_a_builder_keeps_documents_that_an_earlier_build_wro
     assert forks.finish(pid).status == 0
     assert shared_lab.damage(cache) == []
     assert len(fovcache.open(cache).features(dataset=source.name)) == NUM_SAMPLES
+
+
+def test_a_dataset_that_is_named_while_garbage_is_collected_keeps_what_it_reuses(
+    shared_lab: Any, forks: Any, source: Path, tmp_path: Path
+) -> None:
+    """The collection has read which datasets there are when a build names one more, of features that are there."""
+    cache, events = tmp_path / "cache", str(tmp_path / "events")
+    shared_lab.build(source, cache, "--dataset", "old")
+    order = {"events": events, "watch": str(cache), "stop_before": "/manifests/"}
+    pid = forks.start("gc", "--cache", cache, "--grace-hours", 0, "--drop", "old", **order)
+    shared_lab.wait_for(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, "the collection to stop")
+    assert shared_lab.build(source, cache, "--dataset", "new")["computed"] == 0
+    forks.kill(pid, signal.SIGCONT)
+    assert forks.finish(pid).status == 0
+    assert len(fovcache.open(cache).features(dataset="new")) == NUM_SAMPLES
+    assert shared_lab.damage(cache) == []
 
 
 def test_collections_at_once_do_not_trip_over_each_other(shared_lab: Any, forks: Any, tmp_path: Path) -> None:

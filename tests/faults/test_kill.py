@@ -89,8 +89,8 @@ def test_killed_before_any_file_operation_and_run_again_ends_bit_identical(
     counter = tmp_path / "events"
     assert forks.run(*args, events=str(counter), watch=str(tmp_path / "counted"), from_plan=True).status == 1
     num_events = int(counter.read_text())
-    last = range(num_events - 24, num_events + 1)
-    for number in sorted({*random.Random(1).sample(range(1, num_events), 12), *last}):
+    last = range(num_events - 19, num_events + 1)
+    for number in sorted({*random.Random(1).sample(range(1, num_events), 8), *last}):
         cache, log = tmp_path / f"cache{number}", tmp_path / f"log{number}"
         environ = {"FORWARD_LOG": str(log)}
         order = {"events": str(counter), "watch": str(cache), "die_at": number, "from_plan": True, "environ": environ}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import fovcache
 from fovcache.errors import SourceError
 from fovcache.keys.digest import file_digest
 from fovcache.sources.scan import Scan, scan_sources
@@ -94,6 +95,38 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_rest_goes_on(tmp_path: P
     found = scan(tmp_path)
     assert [sample.uri for sample in found.samples] == ["0000.png"]
     assert [(item.uri, item.permanent) for item in found.unreadable] == [("gone.png", False)]
+
+
+def test_a_pipe_and_a_link_to_itself_are_reported_and_do_not_hang(tmp_path: Path, make_images: MakeImages) -> None:
+    make_images(tmp_path, 1)
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "self.png").symlink_to("self.png")
+    found = scan(tmp_path)
+    assert [sample.uri for sample in found.samples] == ["0000.png"]
+    assert [item.uri for item in found.unreadable] == ["pipe.png", "self.png"]
+    assert found.unreadable[0].reason == "it is not a plain file"
+
+
+def test_names_that_are_no_utf_8_are_written_out(tmp_path: Path, make_images: MakeImages) -> None:
+    make_images(tmp_path / "images" / "cat", 2)
+    (tmp_path / "images" / "cat" / "0001.png").rename(os.fsdecode(bytes(tmp_path / "images" / "cat") + b"/\xff.png"))
+    (tmp_path / "images" / "cat").rename(os.fsdecode(bytes(tmp_path / "images") + b"/\xe9t\xe9"))
+    found = scan(tmp_path / "images")
+    assert [(sample.uri, sample.label) for sample in found.samples] == [
+        (r"\xe9t\xe9/0000.png", r"\xe9t\xe9"),
+        (r"\xe9t\xe9/\xff.png", r"\xe9t\xe9"),
+    ]
+    cache = fovcache.open(tmp_path / "cache")
+    assert cache.build(str(tmp_path / "images"), encoder="pixels", num_workers=1).computed == 2
+    assert cache.features().uris == [sample.uri for sample in found.samples]
+
+
+def test_a_source_whose_own_path_is_no_utf_8_is_refused(tmp_path: Path, make_images: MakeImages) -> None:
+    make_images(tmp_path / "images", 1)
+    odd = os.fsdecode(bytes(tmp_path) + b"/\xff")
+    (tmp_path / "images").rename(odd)
+    with pytest.raises(SourceError, match="its path is not UTF-8"):
+        scan(odd)
 
 
 @pytest.mark.parametrize("text", ["nowhere", "train=nowhere", "nowhere/*.tar", "empty", "texts"])

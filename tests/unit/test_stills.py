@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import threading
+import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -70,6 +74,59 @@ def test_sixteen_bits_are_refused_rather_than_clipped() -> None:
     data = encoded(Image.fromarray(np.full((4, 4), 40000, np.uint16)), "PNG")
     with pytest.raises(SampleError, match="8 bits"):
         decode_still(data)
+
+
+def png_of_16_bits(kind: int, channels: int) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    lines = (b"\0" + bytes(range(2 * 4 * channels))) * 4
+    head = struct.pack(">IIBBBBB", 4, 4, 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_of_16_bits(0, 1),
+        png_of_16_bits(2, 3),
+        png_of_16_bits(4, 2),
+        png_of_16_bits(6, 4),
+        b"P6 2 2 65535\n" + bytes(24),
+        b"P5 2 2 65535\n" + bytes(8),
+    ],
+    ids=["grey", "RGB", "grey with alpha", "RGBA", "PPM", "PGM"],
+)
+def test_more_than_eight_bits_are_refused_in_every_mode(data: bytes) -> None:
+    Image.open(io.BytesIO(data)).load()  # Pillow reads it, some of them as 8 bits
+    with pytest.raises(SampleError, match="8 bits a channel"):
+        decode_still(data)
+
+
+@pytest.mark.parametrize("data", [b"P5 2 2 15\n" + bytes([15] * 4), b"P5 2 2 255\n" + bytes([255] * 4)])
+def test_fewer_bits_are_widened(data: bytes) -> None:
+    assert np.array_equal(decode_still(data), np.full((2, 2, 3), 255))
+
+
+def test_decoding_on_many_threads_leaves_the_programs_warnings_alone() -> None:
+    data = encoded(Image.fromarray(noise(4, 4)), "PNG")
+    decode_still(data)
+    before = list(warnings.filters)
+    threads = [threading.Thread(target=lambda: [decode_still(data) for _ in range(100)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert warnings.filters == before
+    with pytest.warns(UserWarning, match="still heard"):
+        warnings.warn("still heard", stacklevel=1)
+
+
+def test_odd_metadata_is_passed_over_without_a_warning() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(noise(8, 8)), "JPEG", exif=exif.tobytes()[:-4])
+    assert decode_still(data).shape == (8, 8, 3)  # warnings are errors here
 
 
 def test_an_animation_is_refused() -> None:

@@ -47,6 +47,7 @@ def test_annotations_belong_to_the_input_of_the_same_name(tmp_path: Path) -> Non
         member("b.json", json.dumps(fields).encode()),
         member("c.png", b"three"),
         member("readme.md", b"not ours"),
+        member("._c.png", b"what another system hides beside a file"),
     ]
     first, second, third = scan(write_tar(tmp_path / "s.tar", members)).samples
     assert (first.uri, first.key, first.label, first.caption) == (
