@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from ..store.index import open_index
 from ..store.layout import MEMO
 from ..store.memo import Memo
 from ..store.storage import LocalStorage
+
+
+_MAX_RUNS = 7
+_ENOUGH_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +45,7 @@ class Estimate:
     decode_s: float
     """Seconds to read and decode one sample on one thread (mean)."""
     encode_s: float
-    """Seconds to encode one sample at this batch size (mean, without the first batch)."""
+    """Seconds to encode one sample at this batch size (median batch, without the first)."""
     seconds: float
     """Predicted time: the larger of decoding over its threads and encoding."""
     measured_on: int
@@ -103,9 +108,7 @@ def estimate(
         like = [item for item in items if resolved.spec.shape(item) == resolved.spec.shape(items[0])]
         batch = (like * slot)[:slot]
         rows = encoder.rows(batch)  # the first batch also warms up
-        start = time.perf_counter()
-        encoder.rows(batch)
-        encode_s = (time.perf_counter() - start) / len(batch)
+        encode_s = _median_s(lambda: encoder.rows(batch)) / len(batch)
     finally:
         reader.close()
         encoder.close()
@@ -123,6 +126,16 @@ def estimate(
         seconds=to_compute * max(decode_s / options.threads(), encode_s),
         measured_on=len(items),
     )
+
+
+def _median_s(run: Callable[[], object]) -> float:
+    """The median time of a few runs: single ones are off by several times while caches and clocks settle."""
+    times: list[float] = []
+    while len(times) < _MAX_RUNS and sum(times) < _ENOUGH_S:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def _free_bytes(path: Path) -> int:
