@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import fovcache
-from fovcache.build.progress import OnProgress
-from fovcache.build.request import BuildOptions, EncoderRequest
-from fovcache.build.run import run_build
+from fovcache.builder.progress import OnProgress
+from fovcache.builder.request import BuildOptions, EncoderRequest
+from fovcache.builder.run import run_build
 from fovcache.console import Output, human_bytes, human_seconds
 from fovcache.errors import UsageError
 from fovcache.maintain.catalog import Catalog

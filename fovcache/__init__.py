@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .build.report import BuildReport
+    from .builder.report import BuildReport
     from .cache import Cache
     from .cache import open_cache as open
     from .errors import FovcacheError
@@ -38,7 +38,7 @@ __all__ = [
 
 # Imported when first used, so that `import fovcache` and `--help` do not wait for torch.
 _HOMES = {
-    "BuildReport": ".build.report:BuildReport",
+    "BuildReport": ".builder.report:BuildReport",
     "Cache": ".cache:Cache",
     "Feature": ".keys.recipe:Feature",
     "FeatureSet": ".loaders.feature_set:FeatureSet",

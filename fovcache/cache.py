@@ -14,8 +14,8 @@ from .store.marker import check_marker, is_empty_folder
 from .store.storage import LocalStorage
 
 if TYPE_CHECKING:
-    from .build.progress import OnProgress
-    from .build.report import BuildReport
+    from .builder.progress import OnProgress
+    from .builder.report import BuildReport
     from .loaders.feature_set import FeatureSet
     from .loaders.joined import JoinedSet
 
@@ -46,13 +46,13 @@ class Cache:
     ) -> BuildReport:
         """Compute what is missing of `layers` of `encoder` over `sources`, and name the dataset.
 
-        `options` are the fields of `fovcache.build.request.BuildOptions`: dataset, device, batch_size, num_workers,
+        `options` are the fields of `fovcache.builder.request.BuildOptions`: dataset, device, batch_size, num_workers,
         shard_bytes, retry_failed, rehash. Raises UsageError and its kin for what cannot be done as asked,
         EnvironmentFailure when the machine fails. Samples that fail are in the report, not raised.
         """
-        from .build.progress import silent
-        from .build.request import BuildOptions, EncoderRequest
-        from .build.run import run_build
+        from .builder.progress import silent
+        from .builder.request import BuildOptions, EncoderRequest
+        from .builder.run import run_build
 
         request = EncoderRequest(
             encoder=encoder,

@@ -34,7 +34,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from .build.report import BuildReport
+    from .builder.report import BuildReport
 
 app = typer.Typer(
     help="Build and keep a content-addressed cache of frozen features.",
@@ -70,7 +70,7 @@ def build(
     verbose: Verbose = False,
 ) -> None:
     """Compute what the cache lacks of an encoder's layers over the sources."""
-    from .build.run import run_build
+    from .builder.run import run_build
 
     set_up_logging(verbose=verbose)
     output = Output(json)

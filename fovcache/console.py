@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from typer import Typer
 
-    from .build.progress import Progress
+    from .builder.progress import Progress
 
 STATUS_OK, STATUS_SOME_FAILED, STATUS_USAGE, STATUS_ENVIRONMENT = 0, 1, 2, 3
 STATUS_INTERRUPTED = 130

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from .build.request import BuildOptions, EncoderRequest
+    from .builder.request import BuildOptions, EncoderRequest
     from .cache import Cache
     from .store.storage import LocalStorage
 
@@ -63,7 +63,7 @@ def encoder_request(
     store_dtype: str,
 ) -> EncoderRequest:
     """What the encoder's options mean; layer globs may be separated by commas too."""
-    from .build.request import EncoderRequest
+    from .builder.request import EncoderRequest
 
     globs = tuple(glob.strip() for text in layers or [] for glob in text.split(",") if glob.strip())
     return EncoderRequest(
@@ -80,7 +80,7 @@ def encoder_request(
 
 def build_options(*, shard_mib: float = 64, **values: Any) -> BuildOptions:
     """What the build's options mean."""
-    from .build.request import BuildOptions
+    from .builder.request import BuildOptions
     from .errors import UsageError
 
     if not math.isfinite(shard_mib):

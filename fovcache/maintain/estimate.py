@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..build.clock import StageClock
-from ..build.request import BuildOptions, EncoderRequest, pick_device, resolve
-from ..build.wants import stand
+from ..builder.clock import StageClock
+from ..builder.request import BuildOptions, EncoderRequest, pick_device, resolve
+from ..builder.wants import stand
 from ..errors import SampleError, SourceError
 from ..keys.digest import DIGEST_BYTES
 from ..sources.scan import scan_sources
@@ -20,7 +20,6 @@ from ..store.index import open_index
 from ..store.layout import MEMO
 from ..store.memo import Memo
 from ..store.storage import LocalStorage
-
 
 _MAX_RUNS = 7
 _ENOUGH_S = 2.0
@@ -65,7 +64,7 @@ def estimate(
     sources: Sequence[str], request: EncoderRequest, options: BuildOptions, storage: LocalStorage | None = None
 ) -> Estimate:
     """Scan the sources, encode a few samples, and multiply. Writes nothing; `storage` is a cache to count hits in."""
-    from ..build.encoding import BatchEncoder, SampleReader
+    from ..builder.encoding import BatchEncoder, SampleReader
 
     resolved = resolve(request)
     memo = Memo(storage.path(MEMO) if storage else None, ignore=options.rehash)

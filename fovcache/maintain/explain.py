@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..build.request import BuildOptions, EncoderRequest, Resolved, resolve
-from ..build.wants import stand
+from ..builder.request import BuildOptions, EncoderRequest, Resolved, resolve
+from ..builder.wants import stand
 from ..keys.recipe import Feature, differences
 from ..sources.scan import scan_sources
 from ..store.layout import MEMO

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ..build.clock import StageClock
-from ..build.request import EncoderRequest, pick_device, resolve
+from ..builder.clock import StageClock
+from ..builder.request import EncoderRequest, pick_device, resolve
 from ..errors import DamageError, FovcacheError, SampleError
 from ..sources.scan import scan_sources
 from ..store.index import open_index
@@ -88,7 +88,7 @@ def _compare(
     largest: dict[str, float],
 ) -> int:
     """Recompute samples of one build's request and widen `largest`; how many there were."""
-    from ..build.encoding import BatchEncoder, SampleReader
+    from ..builder.encoding import BatchEncoder, SampleReader
     from ..loaders.rows import Rows
 
     resolved = resolve(EncoderRequest.from_document(manifest.provenance["request"]))

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..build.progress import OnProgress, silent
-from ..build.request import BuildOptions, EncoderRequest, resolve
-from ..build.run import recompute
+from ..builder.progress import OnProgress, silent
+from ..builder.request import BuildOptions, EncoderRequest, resolve
+from ..builder.run import recompute
 from ..errors import DamageError, FovcacheError
 from ..keys.recipe import SCHEMA
 from ..sources.scan import scan_sources

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..build.progress import OnProgress, Progress, silent
-from ..build.request import available_cores
+from ..builder.progress import OnProgress, Progress, silent
+from ..builder.request import available_cores
 from ..errors import DamageError
 from ..store import layout
 from ..store.dataset import read_table
@@ -118,7 +118,7 @@ def _check_marker(storage: Storage) -> None:
 
 
 def _check_plan(storage: Storage, name: str) -> None:
-    from ..build.plan import read_plan
+    from ..builder.plan import read_plan
 
     read_plan(storage, name)
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 import fovcache
-from fovcache.build.request import EncoderRequest, resolve
+from fovcache.builder.request import EncoderRequest, resolve
 from fovcache.errors import EncoderError, LayerError, SampleError
 from fovcache.extract.extractor import Extractor, Item, resolve_extractor
 from fovcache.keys.digest import canonical_json, document_digest
 
 FINGERPRINT = """
 import sys
-from fovcache.build.request import EncoderRequest, resolve
+from fovcache.builder.request import EncoderRequest, resolve
 encoder, weights, *layers = sys.argv[1:]
 request = EncoderRequest(encoder=encoder, weights=weights or None, layers=tuple(layers))
 print([feature.digest for feature in resolve(request).features])

@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 from fovcache import cli
 
 _IMPORTED_BEFORE_THE_FORK = (
-    "fovcache.build.blocks",
-    "fovcache.build.run",
+    "fovcache.builder.blocks",
+    "fovcache.builder.run",
     "fovcache.extract.user_module",
     "fovcache.maintain.gc",
     "fovcache.maintain.repair",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fovcache.build.plan import Plan, Want, make_plans, open_plans, publish_plan, read_plan, unfinished
+from fovcache.builder.plan import Plan, Want, make_plans, open_plans, publish_plan, read_plan, unfinished
 from fovcache.errors import DamageError
 from fovcache.keys.digest import canonical_json, document_digest
 from fovcache.sources.sample import Sample, Unreadable

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import fovcache
-from fovcache.build.request import BuildOptions, EncoderRequest
+from fovcache.builder.request import BuildOptions, EncoderRequest
 from fovcache.maintain.explain import ExplainReport, explain
 
 NET = "\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fovcache.build.plan import Plan
-from fovcache.build.request import EncoderRequest, resolve
+from fovcache.builder.plan import Plan
+from fovcache.builder.request import EncoderRequest, resolve
 from fovcache.extract.frames import FrameInput
 from fovcache.keys.digest import bytes_digest, canonical_json, document_digest, file_digest
 from fovcache.keys.recipe import IMPLEMENTATION, SCHEMA, Feature, Recipe, sample_key

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fovcache.build.request import BuildOptions, EncoderRequest
-from fovcache.build.run import run_build
+from fovcache.builder.request import BuildOptions, EncoderRequest
+from fovcache.builder.run import run_build
 from fovcache.cli import app
 from fovcache.errors import FingerprintError
 from fovcache.maintain.explain import ExplainReport, explain

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import fovcache
-from fovcache.build.request import EncoderRequest, Resolved, resolve
+from fovcache.builder.request import EncoderRequest, Resolved, resolve
 from fovcache.cache import open_cache
 from fovcache.errors import FingerprintError
 from fovcache.keys import recipe as recipe_module
