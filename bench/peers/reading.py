@@ -30,7 +30,7 @@ CHUNK_ROWS = 512
 def measure(folder: Path, *, gib: float, rounds: int) -> Comparison:
     """Rows of 2 KiB in fp16: ours and the raw ways into new memory, and two of them into used memory."""
     rows = random_rows(round(gib * 2**30) // (2 * WIDTH), WIDTH, torch.float16)
-    expected = rows.numpy()
+    expected = rows.numpy().copy()  # numpy's own memory lies on huge pages: better for memcpy
     features = write_features(folder / "cache", rows)
     _write_peers(folder, expected)
     reused = np.zeros_like(expected)

@@ -1,6 +1,7 @@
 """An epoch over rows in memory, beside a bare indexing loop and torch's DataLoader over the same tensors.
 
-python -m fovcache.bench.peers.resident_epoch [--rows 50000] [--batch 256 32 8] [--rounds 12] [--device cpu] [--out DIR]
+python -m fovcache.bench.peers.resident_epoch [--rows 50000] [--batch 256 32 8] [--dtype bfloat16 float32]
+    [--rounds 12] [--device cpu] [--out DIR]
 """
 
 from __future__ import annotations
@@ -110,15 +111,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=50_000)
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 32, 8], help="rows in a batch")
+    parser.add_argument("--dtype", nargs="+", default=["bfloat16", "float32"], help="of the rows")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=5, help="epochs a run, for the fast methods")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", help="folder for resident_epoch.json and resident_epoch.md")
     options = parser.parse_args()
     comparisons = []
-    for dtype in (torch.bfloat16, torch.float32):
+    for dtype in options.dtype:
         with tempfile.TemporaryDirectory() as folder:
-            rows = random_rows(options.rows, WIDTH, dtype)
+            rows = random_rows(options.rows, WIDTH, getattr(torch, dtype))
             features = write_features(Path(folder) / "cache", rows, num_classes=options.rows)
             for batch in options.batch:
                 comparisons.append(

@@ -58,6 +58,7 @@ def check(index: RecipeIndex, places: Places) -> None:
             assert found in expected if expected else found is None
 
 
+@settings(max_examples=50)
 @given(BLOCKS)
 def test_lookup_is_that_of_a_dictionary(new_storage: NewStorage, blocks: Blocks) -> None:
     with new_storage() as storage:
@@ -70,6 +71,7 @@ def test_lookup_is_that_of_a_dictionary(new_storage: NewStorage, blocks: Blocks)
         assert len(again) == len(index)
 
 
+@settings(max_examples=50)
 @given(BLOCKS, BLOCKS)
 def test_an_index_that_is_behind_is_made_anew(new_storage: NewStorage, early: Blocks, late: Blocks) -> None:
     with new_storage() as storage:
@@ -81,7 +83,7 @@ def test_an_index_that_is_behind_is_made_anew(new_storage: NewStorage, early: Bl
         check(open_index(storage, RECIPE, save=True), places)
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(BLOCKS.filter(bool), st.data())
 def test_a_damaged_index_is_made_anew(new_storage: NewStorage, blocks: Blocks, data: st.DataObject) -> None:
     with new_storage() as storage:
@@ -101,6 +103,7 @@ def test_a_damaged_index_is_made_anew(new_storage: NewStorage, blocks: Blocks, d
         check(open_index(storage, RECIPE), places)
 
 
+@settings(max_examples=50)
 @given(BLOCKS.filter(bool), st.data())
 def test_a_lost_shard_takes_only_its_block_along(new_storage: NewStorage, blocks: Blocks, data: st.DataObject) -> None:
     with new_storage() as storage:
