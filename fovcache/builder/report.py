@@ -39,7 +39,7 @@ class BuildReport:
     samples_per_s: float
     """Computed samples per second."""
     bytes_written: int
-    """Bytes of shards and manifests."""
+    """Bytes of the shards that were written."""
     dataset: str
     """The dataset's digest."""
     dataset_name: str

@@ -54,17 +54,28 @@ def collect_garbage(
     """Remove what no dataset leads to. Roots are the datasets that names point to.
 
     `drop` names datasets to give up first; `only_newest` gives up all but the newest of each name. Raises
-    SelectionError for a name that is not there, DamageError when a root cannot be read (nothing is removed then).
+    SelectionError for a name that is not there, DamageError when a root, a manifest or a shard cannot be read;
+    nothing is removed then.
     """
     run = _Collection(storage, grace_s, dry_run)
     if not dry_run:
         sweep_dead(storage)
-    refs = run.drop_refs(drop, only_newest)
-    live = {key for digest in {ref.dataset for ref in refs} for key in keys_hex(read_table(storage, digest).keys)}
-    run.sweep(refs, live)
+    kept, given_up = run.choose_refs(drop, only_newest)
+    live = {key for digest in {ref.dataset for ref in kept} for key in _dataset_keys(storage, digest)}
+    manifests = run.read_manifests()
+    # All that can be damaged has been read: from here on files go.
+    run.sweep(kept, given_up, manifests, live)
     return GarbageReport(
         removed=tuple(run.removed), freed_bytes=run.freed_bytes, kept_young=run.kept_young, dry_run=dry_run
     )
+
+
+def _dataset_keys(storage: LocalStorage, digest: str) -> list[str]:
+    try:
+        return keys_hex(read_table(storage, digest).keys)
+    except FileNotFoundError:
+        name = layout.dataset_name(digest)
+        raise DamageError(f"{name} is missing, so nothing is collected: run `fovcache repair` first") from None
 
 
 class _Collection:
@@ -78,8 +89,8 @@ class _Collection:
         self.freed_bytes = 0
         self.kept_young = 0
 
-    def drop_refs(self, drop: tuple[str, ...], only_newest: bool) -> list[DatasetRef]:
-        """Give up refs as asked; those that stay."""
+    def choose_refs(self, drop: tuple[str, ...], only_newest: bool) -> tuple[list[DatasetRef], list[str]]:
+        """The refs that stay, and the files of those that are given up."""
         refs = {}
         for name in sorted(self.refs):
             with contextlib.suppress(FileNotFoundError):  # another collection has given it up
@@ -89,17 +100,36 @@ class _Collection:
             if name not in known:
                 raise SelectionError(f"the cache has no dataset {name!r}{nearest(name, sorted(known))}")
         newest = {ref.name: file for file, ref in sorted(refs.items(), key=lambda item: item[1].created_ns)}
-        kept = []
-        for file, ref in refs.items():
-            if ref.name in drop or (only_newest and newest[ref.name] != file):
-                self._remove(file)
-            else:
-                kept.append(ref)
-        return kept
+        given_up = [f for f, ref in refs.items() if ref.name in drop or (only_newest and newest[ref.name] != f)]
+        return [ref for file, ref in refs.items() if file not in given_up], given_up
 
-    def sweep(self, refs: list[DatasetRef], live: set[str]) -> None:
-        """Remove, from the outside in: manifests, then what no manifest names any more."""
-        manifests = list(self._live_manifests(live))
+    def read_manifests(self) -> list[tuple[str, Manifest, set[str]]]:
+        """Every manifest with its file and the keys of its rows. Raises DamageError."""
+        found = []
+        for name in list(manifest_names(self.storage)):
+            try:
+                manifest = read_manifest(self.storage, name)
+                keys = {key for shard in manifest.shards for key in self._shard_keys(manifest, shard.digest)}
+            except FileNotFoundError:
+                continue
+            except DamageError as error:
+                if self.storage.exists(name):
+                    raise DamageError(f"{error}, so nothing is collected: run `fovcache repair` first") from None
+                continue  # another collection has removed it
+            found.append((name, manifest, keys))
+        return found
+
+    def sweep(
+        self,
+        refs: list[DatasetRef],
+        given_up: list[str],
+        read: list[tuple[str, Manifest, set[str]]],
+        live: set[str],
+    ) -> None:
+        """Remove, from the outside in: refs, manifests, then what no manifest names any more."""
+        for name in given_up:
+            self._remove(name)
+        manifests = list(self._live_manifests(read, live))
         shards = {layout.shard_name(m.recipe, shard.digest) for m in manifests for shard in m.shards}
         recipes = {layout.recipe_name(manifest.recipe) for manifest in manifests}
         features = {layout.feature_name(feature) for manifest in manifests for feature in manifest.features}
@@ -119,38 +149,24 @@ class _Collection:
             if layout.recipe_name(layout.stem(name)) not in recipes:
                 self._remove(name)
 
-    def _live_manifests(self, live: set[str]) -> Iterator[Manifest]:
-        """Manifests that stay: with a row, or the last word on a failure, of a live sample. Damaged ones stay too."""
-        manifests = []
-        for name in list(manifest_names(self.storage)):
-            try:
-                manifests.append((name, read_manifest(self.storage, name)))
-            except FileNotFoundError:
-                continue
-            except DamageError:
-                raise DamageError(f"{name} is damaged, so nothing is collected: run `fovcache repair` first") from None
+    def _live_manifests(self, read: list[tuple[str, Manifest, set[str]]], live: set[str]) -> Iterator[Manifest]:
+        """Manifests that stay: young ones, and those with a row, or the last word on a failure, of a live sample."""
         last: dict[tuple[str, str], int] = {}
-        for _, manifest in manifests:
+        for _, manifest, _ in read:
             for failure in manifest.failures:
                 place = (manifest.recipe, failure.key)
                 last[place] = max(last.get(place, 0), manifest.attempt)
-        for name, manifest in manifests:
-            try:
-                keys = {key for shard in manifest.shards for key in self._shard_keys(manifest, shard.digest)}
-            except DamageError:
-                if self.storage.exists(name):
-                    raise
-                continue  # another collection has removed it
-            keys |= {f.key for f in manifest.failures if last[manifest.recipe, f.key] == manifest.attempt}
+        for name, manifest, row_keys in read:
+            keys = row_keys | {f.key for f in manifest.failures if last[manifest.recipe, f.key] == manifest.attempt}
             if not live.isdisjoint(keys) or not self._remove_if_old(name):
                 yield manifest
 
     def _shard_keys(self, manifest: Manifest, digest: str) -> list[str]:
+        name = layout.shard_name(manifest.recipe, digest)
         try:
-            return keys_hex(read_shard_keys(self.storage, layout.shard_name(manifest.recipe, digest)))
-        except (DamageError, FileNotFoundError):
-            name = layout.shard_name(manifest.recipe, digest)
-            raise DamageError(f"{name} is damaged, so nothing is collected: run `fovcache repair` first") from None
+            return keys_hex(read_shard_keys(self.storage, name))
+        except FileNotFoundError:
+            raise DamageError(f"{name} is missing") from None
 
     def _remove_if_old(self, name: str) -> bool:
         try:
