@@ -1,6 +1,6 @@
 """Still images to upright RGB by Pillow.
 
-Pillow and not FFmpeg: of one JPEG cut at every byte, FFmpeg decodes a third of the prefixes to partly grey
+Pillow and not FFmpeg: of one JPEG cut at every byte, FFmpeg decodes a third of the prefixes to wrong
 pictures without an error or a corrupt flag; Pillow refuses all of them.
 """
 
