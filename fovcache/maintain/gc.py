@@ -73,9 +73,12 @@ def collect_garbage(
 def _dataset_keys(storage: LocalStorage, digest: str) -> list[str]:
     try:
         return keys_hex(read_table(storage, digest).keys)
-    except FileNotFoundError:
-        name = layout.dataset_name(digest)
-        raise DamageError(f"{name} is missing, so nothing is collected: run `fovcache repair` first") from None
+    except (DamageError, FileNotFoundError):
+        raise _damaged(layout.dataset_name(digest)) from None
+
+
+def _damaged(name: str) -> DamageError:
+    return DamageError(f"{name} is damaged, so nothing is collected: run `fovcache repair` first")
 
 
 class _Collection:
@@ -107,14 +110,16 @@ class _Collection:
         """Every manifest with its file and the keys of its rows. Raises DamageError."""
         found = []
         for name in list(manifest_names(self.storage)):
+            reading = name
             try:
                 manifest = read_manifest(self.storage, name)
-                keys = {key for shard in manifest.shards for key in self._shard_keys(manifest, shard.digest)}
-            except FileNotFoundError:
-                continue
-            except DamageError as error:
+                keys: set[str] = set()
+                for shard in manifest.shards:
+                    reading = layout.shard_name(manifest.recipe, shard.digest)
+                    keys.update(keys_hex(read_shard_keys(self.storage, reading)))
+            except (DamageError, FileNotFoundError):
                 if self.storage.exists(name):
-                    raise DamageError(f"{error}, so nothing is collected: run `fovcache repair` first") from None
+                    raise _damaged(reading) from None
                 continue  # another collection has removed it
             found.append((name, manifest, keys))
         return found
@@ -160,13 +165,6 @@ class _Collection:
             keys = row_keys | {f.key for f in manifest.failures if last[manifest.recipe, f.key] == manifest.attempt}
             if not live.isdisjoint(keys) or not self._remove_if_old(name):
                 yield manifest
-
-    def _shard_keys(self, manifest: Manifest, digest: str) -> list[str]:
-        name = layout.shard_name(manifest.recipe, digest)
-        try:
-            return keys_hex(read_shard_keys(self.storage, name))
-        except FileNotFoundError:
-            raise DamageError(f"{name} is missing") from None
 
     def _remove_if_old(self, name: str) -> bool:
         try:
