@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .builder.report import BuildReport
     from .cache import Cache
     from .cache import open_cache as open
+    from .decode.clip import read_clip
     from .errors import FovcacheError
     from .keys.recipe import Feature, Recipe
     from .loaders.feature_set import FeatureSet
@@ -34,6 +35,7 @@ __all__ = [
     "__version__",
     "dataloader_kwargs",
     "open",
+    "read_clip",
 ]
 
 # Imported when first used, so that `import fovcache` and `--help` do not wait for torch.
@@ -48,6 +50,7 @@ _HOMES = {
     "Recipe": ".keys.recipe:Recipe",
     "dataloader_kwargs": ".loaders.loader:dataloader_kwargs",
     "open": ".cache:open_cache",
+    "read_clip": ".decode.clip:read_clip",
 }
 
 

@@ -25,6 +25,7 @@ MAX_PIXELS = 100_000_000
 """An image that declares more is refused before it is decoded (a decompression bomb)."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"II*\0", b"MM\0*", b"P3", b"P6")
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 _PILLOWS_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
@@ -34,6 +35,11 @@ def still_decoder() -> dict[str, str]:
     import PIL
 
     return {"name": "pillow", "version": PIL.__version__}
+
+
+def is_still(head: bytes) -> bool:
+    """Whether a file that begins so is a still image of a kind that is read here."""
+    return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 @functools.cache

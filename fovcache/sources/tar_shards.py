@@ -15,10 +15,9 @@ from typing import Any
 
 from ..errors import SourceError
 from ..keys.digest import bytes_digest
+from .fields import ANNOTATIONS, MAX_TEXT_BYTES, check_annotation, check_label
 
-MAX_ANNOTATION_BYTES = 1 << 20
-_ANNOTATIONS = (".cls", ".txt", ".json")
-_FIELDS = {"label", "caption", "group", "split"}
+_ENDINGS = (".cls", ".txt", ".json")
 _DAMAGED = (tarfile.TarError, EOFError, ValueError, ArithmeticError, LookupError, MemoryError, RecursionError)
 """What tarfile raises on headers that lie: of a size beyond any memory, or a thousand deep."""
 
@@ -55,7 +54,7 @@ def read_tar(path: Path, suffixes: frozenset[str]) -> list[TarEntry]:
                 entries.append(TarEntry(name=member.name if member else "", fault=fault))
                 continue
             base, suffix = _split_name(member.name)
-            if suffix not in suffixes and suffix not in _ANNOTATIONS:
+            if suffix not in suffixes and suffix not in _ENDINGS:
                 continue
             parts = groups.setdefault(base, {})
             if suffix in parts:
@@ -139,7 +138,7 @@ def _entry(base: str, parts: dict[str, tarfile.TarInfo], suffixes: frozenset[str
         return TarEntry(name=base, fault=f"expected one input beside its annotations, found {found}")
     member = inputs[0]
     try:
-        fields = _fields({suffix: _read(file, parts[suffix]) for suffix in _ANNOTATIONS if suffix in parts})
+        fields = _fields({suffix: _read(file, parts[suffix]) for suffix in _ENDINGS if suffix in parts})
     except ValueError as error:
         return TarEntry(name=member.name, fault=f"annotation: {error}")
     data = _read(file, member)
@@ -162,8 +161,8 @@ def _fields(annotations: dict[str, bytes]) -> dict[str, Any]:
     """label, caption, group and split; `.cls` and `.txt` come before the same in `.json`. Raises ValueError."""
     fields: dict[str, Any] = {}
     for suffix, data in annotations.items():
-        if len(data) > MAX_ANNOTATION_BYTES:
-            raise ValueError(f"{suffix} has {len(data)} bytes, at most {MAX_ANNOTATION_BYTES} are read")
+        if len(data) > MAX_TEXT_BYTES:
+            raise ValueError(f"{suffix} has {len(data)} bytes, at most {MAX_TEXT_BYTES} are read")
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -183,13 +182,7 @@ def parse_class(text: str) -> int:
         label = int(text.strip())
     except ValueError:
         raise ValueError(f".cls holds {text.strip()[:40]!r}, expected a whole number") from None
-    return _checked_label(label)
-
-
-def _checked_label(label: int) -> int:
-    if not -(2**63) <= label < 2**63:
-        raise ValueError(f"label {label} does not fit 64 bits")
-    return label
+    return check_label(label)
 
 
 def _json_fields(text: str) -> dict[str, Any]:
@@ -199,25 +192,8 @@ def _json_fields(text: str) -> dict[str, Any]:
         raise ValueError(".json is not JSON") from None
     if not isinstance(document, dict):
         raise ValueError(f".json holds a {type(document).__name__}, expected an object with named fields")
-    fields = {name: document[name] for name in _FIELDS if document.get(name) is not None}
-    for name, value in fields.items():
-        allowed = int | str if name in {"label", "group"} else str
-        if isinstance(value, bool) or not isinstance(value, allowed):
-            raise ValueError(
-                f".json: {name} is {value!r}, expected {'a number or text' if name == 'label' else 'text'}"
-            )
-        if isinstance(value, str) and not _is_utf8(value):
-            raise ValueError(f".json: {name} has half a surrogate pair, which is no text")
-    if isinstance(fields.get("label"), int):
-        _checked_label(fields["label"])
-    if "group" in fields:
-        fields["group"] = str(fields["group"])
-    return fields
-
-
-def _is_utf8(text: str) -> bool:
+    fields = {name: document[name] for name in ANNOTATIONS if document.get(name) is not None}
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return {name: check_annotation(name, value) for name, value in fields.items()}
+    except ValueError as error:
+        raise ValueError(f".json: {error}") from None

@@ -1,0 +1,104 @@
+"""Reading a clip: the frames of a video or a still image, as `fovcache.read_clip` and the decode stage do it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import SampleError, UsageError
+from .limits import Limits
+from .sampling import DEFAULT_NUM_FRAMES, Sampling, Window
+from .stills import decode_still, is_still
+from .video import ClipOrError, DecodedClip
+from .video_file import VideoSource
+
+BACKENDS = ("pyav", "ffmpeg")
+_HEAD_BYTES = 32
+
+
+class VideoDecoder(Protocol):
+    """What a backend does: one clip, or the reason why not, for each window of a video."""
+
+    def __call__(
+        self,
+        source: VideoSource,
+        sampling: Sampling,
+        windows: Sequence[Window],
+        *,
+        size: int | None = None,
+        fit: str = "crop",
+        limits: Limits | None = None,
+    ) -> list[ClipOrError]: ...
+
+
+def read_clip(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    num_frames: int | None = None,
+    fps: float | None = None,
+    start_s: float = 0.0,
+    end_s: float | None = None,
+    size: int | None = None,
+    fit: str = "crop",
+    backend: str = "pyav",
+    limits: Limits | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The frames of a clip: `(uint8 [frames, height, width, 3], float64 [frames])`, upright RGB and times in seconds.
+
+    `num_frames` (8 by default) are spread evenly over the shown frames, both ends included, and repeat when there are
+    fewer; or `fps` frames a second. `start_s` and `end_s` are a window in seconds from the first shown frame, while the
+    times returned are the file's own. `size=None` keeps native pixels; otherwise frames are made square: `crop` brings
+    the shorter side to `size` and takes the centre, `squash` both sides, `pad` the longer one with black borders.
+
+    A still image is a clip of one frame at 0 s. `source` is a path, or the bytes themselves. `backend` is `pyav` or
+    `ffmpeg` (a subprocess of the `ffmpeg` on the PATH, whose scaling differs slightly).
+
+    Raises SampleError for what cannot be read or is damaged, UsageError for options that make no sense.
+    """
+    if backend not in BACKENDS:
+        raise UsageError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
+    if num_frames is None and fps is None:
+        num_frames = DEFAULT_NUM_FRAMES
+    sampling = Sampling(num_frames=num_frames, fps=fps)
+    window = Window(start_s=start_s, end_s=end_s)
+    video = VideoSource(data=source) if isinstance(source, bytes) else VideoSource(path=os.fspath(source))
+    if is_still(_head(video)):
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        clip = still_clip(decode_still(data, size=size, fit=fit), sampling, window)
+    else:
+        (outcome,) = decoder(backend)(video, sampling, (window,), size=size, fit=fit, limits=limits)
+        if isinstance(outcome, SampleError):
+            raise outcome
+        clip = outcome
+    return clip.frames, clip.pts_s
+
+
+def decoder(backend: str) -> VideoDecoder:
+    """The function that decodes videos by a backend's name."""
+    if backend == "ffmpeg":
+        from .ffmpeg_cli import decode_by_ffmpeg
+
+        return decode_by_ffmpeg
+    from .video import decode_video
+
+    return decode_video
+
+
+def still_clip(pixels: np.ndarray, sampling: Sampling, window: Window) -> DecodedClip:
+    """A still image as a video of one frame, shown at 0 s. Raises SampleError for a window that begins later."""
+    positions = sampling.positions(np.zeros(1), 0.0, window)
+    return DecodedClip(frames=np.repeat(pixels[None], len(positions), axis=0), pts_s=np.zeros(len(positions)))
+
+
+def _head(source: VideoSource) -> bytes:
+    if not source.path:
+        return source.data[:_HEAD_BYTES]
+    try:
+        with Path(source.path).open("rb") as file:
+            return file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise SampleError("fetch", f"cannot read {source.path}: {error.strerror}", permanent=False) from error

@@ -1,0 +1,72 @@
+"""From decoded frames to upright RGB at the size asked for, in one swscale call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import SampleError, UsageError
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+FITS = ("crop", "squash", "pad")
+
+
+class FrameConverter:
+    """Converts the frames of one video. Keeps swscale's tables from one frame to the next; not thread-safe.
+
+    Without a size, pixels are those of PyAV's `frame.to_ndarray(format="rgb24")`; with one, swscale's bicubic. The
+    display matrix's rotation is applied by quarter turns, `np.rot90(x, rotation / 90)`; pixels are taken for square.
+    """
+
+    def __init__(self, size: int | None = None, fit: str = "crop", *, max_pixels: int) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        if fit not in FITS:
+            raise UsageError(f"fit {fit!r} is not one of {', '.join(FITS)}")
+        self._size = size
+        self._fit = fit
+        self._max_pixels = max_pixels
+        self._reformatter = VideoReformatter()
+
+    def convert(self, frame: VideoFrame) -> np.ndarray:
+        """uint8 [height, width, 3], contiguous. Raises SampleError when it would be too large."""
+        turns = round(frame.rotation / 90) % 4
+        if self._size is None:
+            plain = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            return np.ascontiguousarray(np.rot90(plain, turns))
+        width, height = self._scaled(frame.width, frame.height)
+        scaled = self._reformatter.reformat(
+            frame, width=width, height=height, format="rgb24", interpolation="BICUBIC", threads=1
+        )
+        return np.ascontiguousarray(_square(np.rot90(scaled.to_ndarray(), turns), self._size))
+
+    def _scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Both sides after scaling, before what is cropped off or padded."""
+        size = self._size
+        assert size is not None
+        if self._fit == "squash":
+            return size, size
+        side = (min if self._fit == "crop" else max)(width, height)
+        scaled = tuple(max(1, (2 * length * size + side) // (2 * side)) for length in (width, height))
+        if scaled[0] * scaled[1] > self._max_pixels:
+            reason = (
+                f"{width}×{height} scaled to {scaled[0]}×{scaled[1]} is over the limit of {self._max_pixels} pixels"
+            )
+            raise SampleError("decode", reason, permanent=True)
+        return scaled[0], scaled[1]
+
+
+def _square(pixels: np.ndarray, size: int) -> np.ndarray:
+    """The centre of what is too large, within black borders where it is too small."""
+    height, width = pixels.shape[:2]
+    top, left = max(0, height - size) // 2, max(0, width - size) // 2
+    centre = pixels[top : top + size, left : left + size]
+    if centre.shape[:2] == (size, size):
+        return centre
+    square = np.zeros((size, size, 3), np.uint8)
+    top, left = (size - centre.shape[0]) // 2, (size - centre.shape[1]) // 2
+    square[top : top + centre.shape[0], left : left + centre.shape[1]] = centre
+    return square

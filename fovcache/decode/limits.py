@@ -1,0 +1,43 @@
+"""How large a video may be before it is refused, against decompression bombs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import SampleError, UsageError
+from .stills import MAX_PIXELS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a decoder may be asked to do for one sample."""
+
+    max_pixels: int = MAX_PIXELS
+    """Pixels of one frame, as stored and as returned."""
+    max_duration_s: float = 24 * 3600.0
+    """Seconds from the first frame to the last."""
+    max_frames: int = 10_000_000
+    """Frames in the file."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "max_duration_s", "max_frames"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected more than 0")
+
+    def check_frame(self, width: int, height: int) -> None:
+        """Raise SampleError for a frame of too many pixels."""
+        if width * height > self.max_pixels:
+            raise SampleError(
+                "decode", f"{width}×{height} is over the limit of {self.max_pixels} pixels", permanent=True
+            )
+
+    def check_duration(self, duration_s: float) -> None:
+        """Raise SampleError for a video that is too long."""
+        if duration_s > self.max_duration_s:
+            reason = f"it lasts {duration_s:.0f} s, over the limit of {self.max_duration_s:.0f} s"
+            raise SampleError("decode", reason, permanent=True)
+
+    def check_count(self, num_packets: int) -> None:
+        """Raise SampleError for a video of too many frames."""
+        if num_packets > self.max_frames:
+            raise SampleError("decode", f"it has more than {self.max_frames} frames, the limit", permanent=True)

@@ -1,0 +1,252 @@
+"""Decoding the wanted frames of a video, exactly and without the work that can be spared.
+
+The frame table says which packets hold wanted frames. Decoding begins at the keyframe before each and stops at it;
+H.264 and HEVC frames that no other frame needs are passed over. Where the table cannot be trusted, or a wanted frame
+does not arrive, every frame is decoded in order instead: that is what decides what is right and what is damaged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from ..errors import SampleError
+from .frame_table import FrameTable, read_table
+from .geometry import FrameConverter
+from .limits import Limits
+from .sampling import WHOLE, Sampling, Window
+from .video_file import OpenVideo, VideoSource, open_video, packets_of, said
+
+if TYPE_CHECKING:
+    import av
+
+_KEPT_FRAME_BYTES = 128 << 20
+"""Decoded frames are kept up to this while they are counted, so that most videos are decoded once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedClip:
+    """The frames of one clip."""
+
+    frames: np.ndarray
+    """uint8 [frames, height, width, 3], upright RGB."""
+    pts_s: np.ndarray
+    """float64 [frames]: when each is shown, in the file's own time."""
+
+
+ClipOrError: TypeAlias = DecodedClip | SampleError
+
+
+def decode_video(
+    source: VideoSource,
+    sampling: Sampling,
+    windows: Sequence[Window] = (WHOLE,),
+    *,
+    size: int | None = None,
+    fit: str = "crop",
+    limits: Limits | None = None,
+) -> list[ClipOrError]:
+    """One clip for each window of a video, all of them in one pass.
+
+    A window that cannot be had is a SampleError in its place; raises SampleError where the whole file is at fault.
+    """
+    limits = limits or Limits()
+    convert = FrameConverter(size, fit, max_pixels=limits.max_pixels).convert
+    with open_video(source, limits) as video:
+        table = read_table(video, limits)
+        if table.is_exact:
+            times_s, end_s = table.times_s, table.end_s
+            picks = [_pick(sampling, times_s, end_s, window) for window in windows]
+            found = _decode_runs(video, source, limits, table, _union(picks), convert)
+            if found is None:
+                with _in_order(source, limits) as frames:
+                    found = _take_by_table(frames, table, _union(picks), convert)
+            if found is not None:
+                return [_clip(pick, found, times_s) for pick in picks]
+    counted = _Counted(source, limits)
+    picks = [_pick(sampling, counted.times_s, counted.end_s, window) for window in windows]
+    found = counted.take(_union(picks), convert)
+    return [_clip(pick, found, counted.times_s) for pick in picks]
+
+
+Convert: TypeAlias = "Callable[[av.VideoFrame], np.ndarray]"
+Pick: TypeAlias = "np.ndarray | SampleError"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Pixels of wanted frames by their position in presentation order, and what ended the decoding early."""
+
+    pixels: dict[int, np.ndarray]
+    fault: SampleError | None = None
+
+
+def _pick(sampling: Sampling, times_s: np.ndarray, end_s: float, window: Window) -> Pick:
+    try:
+        return sampling.positions(times_s, end_s, window)
+    except SampleError as error:
+        return error
+
+
+def _union(picks: Iterable[Pick]) -> list[int]:
+    return sorted({position for pick in picks if not isinstance(pick, SampleError) for position in pick.tolist()})
+
+
+def _clip(pick: Pick, found: _Found, times_s: np.ndarray) -> ClipOrError:
+    if isinstance(pick, SampleError):
+        return pick
+    missing = [position for position in pick.tolist() if position not in found.pixels]
+    if missing:
+        assert found.fault is not None, "a frame did not arrive, and nothing says why"
+        return found.fault
+    frames = [found.pixels[position] for position in pick.tolist()]
+    if len({frame.shape for frame in frames}) > 1:
+        return SampleError("decode", "its frames change their size on the way; set a size", permanent=True)
+    return DecodedClip(frames=np.stack(frames), pts_s=times_s[pick])
+
+
+def _decode_runs(
+    video: OpenVideo, source: VideoSource, limits: Limits, table: FrameTable, wanted: Sequence[int], convert: Convert
+) -> _Found | None:
+    """Decode only what the wanted frames need. None when a frame is corrupt or missing: others must judge."""
+    import av
+
+    context = video.stream.codec_context
+    position_of = {int(table.pts[table.shown[position]]): position for position in wanted}
+    pixels: dict[int, np.ndarray] = {}
+
+    def take(frames: Iterable[av.VideoFrame]) -> bool:
+        for frame in frames:
+            if frame.is_corrupt:
+                return False
+            if frame.pts in position_of:
+                pixels[position_of[frame.pts]] = convert(frame)
+        return True
+
+    try:
+        for run in _runs(table, wanted):
+            is_skipping = None
+            for number, packet in _packets(source, limits, table, run):
+                skip = table.can_skip and int(table.pts[number]) not in position_of
+                if skip is not is_skipping:
+                    context.skip_frame = "NONREF" if skip else "DEFAULT"
+                    is_skipping = skip
+                if not take(context.decode(packet)):
+                    return None
+            if not take(context.decode(None)):  # what was decoded on the way and waits for its turn
+                return None
+            context.flush_buffers()
+    except av.FFmpegError:
+        return None
+    return _Found(pixels=pixels) if len(pixels) == len(position_of) else None
+
+
+def _runs(table: FrameTable, wanted: Sequence[int]) -> list[range]:
+    """Ranges of packets to decode: from the last keyframe that each wanted frame can be decoded from, up to it."""
+    keys = np.flatnonzero(table.is_key)
+    runs: list[range] = []
+    for packet in sorted(int(table.shown[position]) for position in wanted):
+        before = keys[: np.searchsorted(keys, packet, side="right")]
+        # A frame shown before a keyframe that comes earlier in the file needs the keyframe before that.
+        start = int(before[table.pts[before] <= table.pts[packet]][-1])
+        if runs and start <= runs[-1].stop:
+            runs[-1] = range(runs[-1].start, max(runs[-1].stop, packet + 1))
+        else:
+            runs.append(range(start, packet + 1))
+    return runs
+
+
+def _packets(
+    source: VideoSource, limits: Limits, table: FrameTable, run: range
+) -> Iterator[tuple[int, av.Packet[av.VideoStream]]]:
+    if table.packets is not None:
+        yield from ((number, table.packets[number]) for number in run)
+        return
+    with open_video(source, limits) as again:
+        yield from itertools.islice(enumerate(packets_of(again)), run.start, run.stop)
+
+
+@contextlib.contextmanager
+def _in_order(source: VideoSource, limits: Limits) -> Iterator[Iterator[av.VideoFrame]]:
+    """All shown frames in presentation order. The iterator raises SampleError at the first sign of damage."""
+    with open_video(source, limits) as video:
+        yield _frames(video)
+
+
+def _frames(video: OpenVideo) -> Iterator[av.VideoFrame]:
+    import av
+
+    context = video.stream.codec_context
+    last_s = 0.0
+    try:
+        for packet in itertools.chain(packets_of(video), [None]):
+            for frame in context.decode(packet):
+                last_s = frame.time if frame.time is not None else last_s
+                if frame.is_corrupt:
+                    raise SampleError("decode", f"damaged: the frame at {last_s:.3f} s is corrupt", permanent=True)
+                yield frame
+    except av.FFmpegError as error:
+        reason = f"damaged: decoding fails after {last_s:.3f} s: {said(error)}"
+        raise SampleError("decode", reason, permanent=True) from error
+
+
+def _take_by_table(
+    frames: Iterator[av.VideoFrame], table: FrameTable, wanted: Sequence[int], convert: Convert
+) -> _Found | None:
+    """Decode everything up to the last wanted frame. None when the frames are not those of the table."""
+    pixels: dict[int, np.ndarray] = {}
+    asked = set(wanted)
+    try:
+        for position, frame in enumerate(frames):
+            if position >= len(table.shown) or frame.pts != int(table.pts[table.shown[position]]):
+                return None
+            if position in asked:
+                pixels[position] = convert(frame)
+                if len(pixels) == len(asked):
+                    return _Found(pixels=pixels)
+    except SampleError as error:
+        return _Found(pixels=pixels, fault=error)
+    return None
+
+
+class _Counted:
+    """A video whose frames can only be known by decoding them all. Raises SampleError when any is damaged."""
+
+    def __init__(self, source: VideoSource, limits: Limits) -> None:
+        self._source = source
+        self._limits = limits
+        self._kept: list[av.VideoFrame] | None = []
+        num_bytes = num_frames = 0
+        times_s: list[float | None] = []
+        rate = 25.0
+        with open_video(source, limits) as video:
+            rate = float(video.stream.average_rate or rate)
+            for frame in _frames(video):
+                num_frames += 1
+                times_s.append(frame.time)
+                if self._kept is not None:
+                    num_bytes += sum(plane.buffer_size for plane in frame.planes)
+                    self._kept.append(frame)
+                    if num_bytes > _KEPT_FRAME_BYTES:
+                        self._kept = None
+        if not num_frames:
+            raise SampleError("decode", "damaged: no frame can be decoded", permanent=True)
+        known = [time_s for time_s in times_s if time_s is not None]
+        # AVI's times are those of frames in decoding order: sorted they are right, one by one they are not.
+        self.times_s = np.sort(known) if len(set(known)) == num_frames else np.arange(num_frames) / rate
+        self.end_s = float(self.times_s[-1]) + (float(np.median(np.diff(self.times_s))) if num_frames > 1 else 1 / rate)
+
+    def take(self, wanted: Sequence[int], convert: Convert) -> _Found:
+        """Convert the wanted frames, decoding again what was not kept."""
+        asked = set(wanted)
+        if self._kept is not None:
+            return _Found(pixels={position: convert(self._kept[position]) for position in asked})
+        with _in_order(self._source, self._limits) as frames:
+            return _Found(
+                pixels={position: convert(frame) for position, frame in enumerate(frames) if position in asked}
+            )

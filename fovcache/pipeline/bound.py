@@ -1,0 +1,26 @@
+"""How fast stages could be at best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..errors import UsageError, nearest
+
+
+def resource_bound(demands: Iterable[tuple[str, float]], capacities: Mapping[str, float]) -> float:
+    """Seconds per item that no overlap can beat: the largest of all resources' Σ demand ÷ capacity.
+
+    `demands` are each stage's resource and its seconds of it per item; stages that share a resource add up.
+    `capacities` say how many items a resource serves at a time: cores, connections, GPUs.
+    """
+    totals: dict[str, float] = {}
+    for resource, demand_s in demands:
+        if resource not in capacities:
+            raise UsageError(f"resource {resource!r} has no capacity{nearest(resource, capacities)}")
+        if not demand_s >= 0 or not capacities[resource] > 0:
+            raise UsageError(
+                f"{demand_s} s per item of {resource!r} with capacity {capacities[resource]}; expected a demand of at "
+                "least 0 s and a capacity above 0"
+            )
+        totals[resource] = totals.get(resource, 0.0) + demand_s
+    return max((total / capacities[resource] for resource, total in totals.items()), default=0.0)
