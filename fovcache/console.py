@@ -106,12 +106,15 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("start", total=None, rate="")
+        task = bar.add_task("start", total=None, rate="", note="")
 
         def show(progress: Progress) -> None:
             speed = bar.tasks[0].speed
+            if progress.note:
+                bar.update(task, note=progress.note)
             bar.update(
                 task,
                 description=progress.stage,

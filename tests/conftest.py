@@ -5,8 +5,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from fault_server import FaultServer
 
 try:
     import hypothesis
@@ -22,6 +26,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 # The contracts are files of their own, so that tests of other folders can subclass them.
 sys.path.append(str(Path(__file__).parent / "contracts"))
+sys.path.append(str(Path(__file__).parent / "faults"))  # fault_server
 pytest.register_assert_rewrite("extractor_contract", "loader_contract")
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,3 +125,15 @@ def write_encoder() -> Callable[..., str]:
 def encoder_file(tmp_path: Path, write_encoder: Callable[..., str]) -> Callable[..., str]:
     """`encoder_file(text, helpers={})`: `write_encoder` into this test's own folder."""
     return lambda text, helpers={}: write_encoder(tmp_path / "encoder", text, helpers)
+
+
+@pytest.fixture
+def fault_server(monkeypatch: pytest.MonkeyPatch) -> Iterator["FaultServer"]:
+    """An HTTP server on localhost that does to each path what it is told to; reached without a proxy."""
+    from fault_server import FaultServer
+
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "*")
+    server = FaultServer()
+    yield server
+    server.close()

@@ -1,30 +1,44 @@
-"""Computing the blocks of a plan: read ahead, encode, write, publish."""
+"""Computing the blocks of a plan on the overlapped pipeline: fetch → decode → encode → write."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 
 from .. import __version__
 from ..errors import SampleError
 from ..keys.digest import Document
-from ..sources.scan import Scan
+from ..pipeline.pipeline import Pipeline
+from ..pipeline.stage import Failed, Stage
+from ..sources.sample import Location
 from ..store.layout import manifest_name
 from ..store.manifest import Manifest, publish_manifest
 from ..store.shard import Shard, write_shard
 from ..store.storage import LocalStorage
-from .encoding import BatchEncoder, EncodedBlock, SampleReader, encode_block
+from .downloads import Downloads
+from .encoding import BatchEncoder, EncodedBlock, encode_slot
 from .numerics import numerics_id
-from .plan import Block
+from .reading import decode, fetch, read_item
 from .request import BuildOptions, Resolved, pick_device
 from .tally import Tally
+from .units import Slot, Unit, Work, units_of
 
 MAX_ROWS_PER_BLOCK = 65536
+MAX_FETCHED_BYTES = 256 << 20
+"""Samples that wait to be decoded take at most about this."""
+MAX_DECODED_BYTES = 1 << 30
+"""Decoded samples that wait for the encoder take at most about this."""
+MAX_ENCODED_BYTES = 256 << 20
+"""Rows that wait to be collected into a block take at most about this."""
+_FETCH_THREADS = 4
 _PROBED_SAMPLES = 64
 _ROWS_UNKNOWN = 1024
 """Samples in a block when none of the first _PROBED_SAMPLES can be read, so that their rows' size is unknown."""
+_SHOW_S = 0.2
 
 
 class BlockRun:
@@ -33,97 +47,194 @@ class BlockRun:
     def __init__(
         self,
         storage: LocalStorage,
-        resolved: Resolved,
-        scan: Scan,
         options: BuildOptions,
         tally: Tally,
         *,
-        dataset: str,
+        sources: Sequence[str],
+        locations: Mapping[str, Location],
+        downloads: Downloads | None,
     ) -> None:
-        """`dataset` is the digest of the dataset that the blocks are computed for."""
+        """`sources` are recorded with the blocks; `locations` may grow while it runs; `downloads` hear of each sample
+        whose bytes are no longer needed."""
         self._storage = storage
-        self._resolved = resolved
         self._options = options
         self._tally = tally
-        self._origin = {"sources": [spec.absolute for spec in scan.sources], "dataset": dataset}
+        self._sources = list(sources)
+        self._locations = locations
+        self._downloads = downloads
         self._device = pick_device(options.device)
-        self._slot = options.batch_on(self._device)
-        self._reader = SampleReader(
-            resolved.spec,
-            scan.locations,
-            tally.clock,
-            num_threads=options.threads(),
-            num_ahead=2 * self._slot + options.threads(),
-        )
         self._encoders: dict[tuple[str, ...], BatchEncoder] = {}
+        self._encoding = threading.RLock()  # the planner of samples that are found later asks for the size of a row
+        self._shown_s = 0.0
+        self._pipeline = Pipeline(self._stages())
 
-    def rows_per_block(self, keys: Sequence[str], features: tuple[str, ...]) -> int:
+    def slot_size(self, resolved: Resolved) -> int:
+        """Samples in a batch."""
+        return self._options.batch_on(self._device, resolved.spec)
+
+    def rows_per_block(self, resolved: Resolved, keys: Sequence[str], features: tuple[str, ...]) -> int:
         """How many samples make a shard of `features` of the size asked for, from the first that can be encoded."""
         if self._options.rows_per_block is not None:
             return self._options.rows_per_block
-        encoder = self._encoder(features)
-        for key in keys[:_PROBED_SAMPLES]:
-            try:
-                item = self._reader.read(key)
-            except SampleError:
-                continue
-            row_bytes = sum(row.nbytes // 2 for row in encoder.rows([item, item]).values())
-            rows = min(MAX_ROWS_PER_BLOCK, max(1, self._options.shard_bytes // row_bytes))
-            return max(self._slot, rows - rows % self._slot) if rows >= self._slot else rows
-        return self._slot * max(1, _ROWS_UNKNOWN // self._slot)
+        slot = self.slot_size(resolved)
+        with self._encoding:
+            encoder = self._encoder(resolved, features)
+            for key in keys[:_PROBED_SAMPLES]:
+                try:
+                    item = read_item(resolved.spec, self._locations[key])
+                except SampleError:
+                    continue
+                row_bytes = sum(row.nbytes // 2 for row in encoder.rows([item, item]).values())
+                rows = min(MAX_ROWS_PER_BLOCK, max(1, self._options.shard_bytes // row_bytes))
+                return max(slot, rows - rows % slot) if rows >= slot else rows
+        return slot * max(1, _ROWS_UNKNOWN // slot)
 
-    def compute(self, blocks: Sequence[Block]) -> int:
-        """Compute and publish blocks; how many samples got rows from us."""
+    def compute(self, works: Iterable[Work]) -> int:
+        """Compute and publish blocks in their order; how many samples got rows from us."""
         num_rows = 0
-        futures = self._reader.stream(key for block in blocks for key in block.keys)
-        for block in blocks:
-            if self._storage.exists(manifest_name(self._resolved.recipe.digest, block.id)):
-                for _ in block.keys:  # another builder was faster
-                    next(futures)
-                continue
-            encoder = self._encoder(block.features)
-            encoded = encode_block(
-                block.keys, futures, encoder, self._resolved.spec, slot=self._slot, on_rows=self._tally.encoded
-            )
-            num_rows += self._publish(block, encoded)
-            self._tally.batch_size = encoder.batch_size
+        try:
+            for published in self._pipeline.run(self._units(works)):
+                num_rows += published
+        finally:
+            fetched = self._downloads.stages if self._downloads is not None else ()
+            self._tally.stages = (*fetched, *self._pipeline.stats().stages)
         return num_rows
 
-    def _publish(self, block: Block, encoded: EncodedBlock) -> int:
-        recipe = self._resolved.recipe.digest
-        with self._tally.clock.stage("write"):
-            shards = _write_groups(self._storage, recipe, block.id, encoded)
-            manifest = Manifest(
-                recipe=recipe,
-                block=block.id,
-                attempt=block.attempt,
-                features=block.features,
-                shards=shards,
-                failures=tuple(encoded.failures),
-                provenance=self._provenance(block),
-            )
-            if not publish_manifest(self._storage, manifest):
-                return 0
+    def _units(self, works: Iterable[Work]) -> Iterator[Unit]:
+        for work in works:
+            if self._storage.exists(manifest_name(work.resolved.recipe.digest, work.block.id)):
+                self._done([self._locations[key] for key in work.block.keys])  # another builder was faster
+                continue
+            yield from units_of(work, self._locations)
+
+    def _stages(self) -> list[Stage]:
+        threads = self._options.threads()
+        return [
+            Stage(
+                id="fetch",
+                name="read and check",
+                resource="disk",
+                run=fetch,
+                num_workers=min(threads, _FETCH_THREADS),
+                max_queued=2 * _FETCH_THREADS,
+                size_of=lambda unit: unit.size_bytes,
+            ),
+            Stage(
+                id="decode",
+                name="decode",
+                resource="cpu",
+                run=self._decode,
+                num_workers=threads,
+                max_queued=4 * threads,
+                max_queued_bytes=MAX_FETCHED_BYTES,
+                size_of=lambda unit: unit.size_bytes,
+                timeout_s=self._options.decode_timeout_s,
+            ),
+            Stage(
+                id="encode",
+                name="encode",
+                resource="cpu" if self._device.type == "cpu" else "gpu",
+                run=self._encode,
+                regroup=self._slots,
+                max_queued=2 * self._options.rows_on(self._device) + threads,
+                max_queued_bytes=MAX_DECODED_BYTES,
+                size_of=lambda encoded: encoded.size_bytes,
+                in_caller=True,
+            ),
+            Stage(
+                id="write",
+                name="write",
+                resource="disk",
+                run=self._publish,
+                regroup=_blocks,
+                max_queued_bytes=MAX_ENCODED_BYTES,
+            ),
+        ]
+
+    def _decode(self, unit: Unit) -> Unit:
+        decoded = decode(unit)
+        self._done(unit.locations)
+        return decoded
+
+    def _done(self, locations: Sequence[Location]) -> None:
+        if self._downloads is not None:
+            self._downloads.done(locations)
+
+    def _slots(self, units: Iterator[Unit | Failed]) -> Iterator[Slot]:
+        """Batches of decoded samples; what failed keeps its place."""
+        slot: Slot | None = None
+        for outcome in units:
+            if isinstance(outcome, Failed):
+                unit: Unit = outcome.item
+                unit.items = [outcome.error] * len(unit.keys)
+                self._done(unit.locations)
+            else:
+                unit = outcome
+            if slot is None:
+                slot = Slot(work=unit.work)
+            slot.keys += unit.keys
+            slot.items += unit.items
+            size = unit.work.slot_size
+            if len(slot.keys) == min(size, len(unit.work.block.keys) - unit.slot * size):
+                yield slot
+                slot = None
+
+    def _encode(self, slot: Slot) -> EncodedBlock:
+        with self._encoding:
+            encoder = self._encoder(slot.work.resolved, slot.work.block.features)
+            encoded = encode_slot(slot, encoder, slot.work.resolved.spec)
+        self._tally.batch_size = encoder.batch_size
+        self._tally.encoded(len(slot.keys), self._busy_shares())
+        return encoded
+
+    def _busy_shares(self) -> str:
+        """`fetch 3 % · decode 97 % · …`, at most a few times a second."""
+        now = time.monotonic()
+        if now - self._shown_s < _SHOW_S:
+            return ""
+        self._shown_s = now
+        return " · ".join(f"{stage.id} {stage.busy_share:.0%}" for stage in self._pipeline.stats().stages)
+
+    def _publish(self, encoded: EncodedBlock) -> int:
+        work, recipe = encoded.work, encoded.work.resolved.recipe.digest
+        shards = _write_groups(self._storage, recipe, work.block.id, encoded)
+        manifest = Manifest(
+            recipe=recipe,
+            block=work.block.id,
+            attempt=work.block.attempt,
+            features=work.block.features,
+            shards=shards,
+            failures=tuple(encoded.failures),
+            provenance=self._provenance(work),
+        )
+        if not publish_manifest(self._storage, manifest):
+            return 0
         self._tally.bytes_written += sum(shard.size_bytes for shard in shards)
         return sum(shard.num_rows for shard in shards)
 
-    def _provenance(self, block: Block) -> Document:
-        own = _provenance(self._resolved, self._device)
-        return {**own, **self._origin, "batch_size": self._slot, "rows_per_block": block.capacity}
+    def _provenance(self, work: Work) -> Document:
+        """What computes, for which dataset, and how to ask for the same again."""
+        return {
+            **_software(work.resolved, self._device),
+            "request": work.resolved.request.document(),
+            "sources": self._sources,
+            "dataset": work.dataset,
+            "batch_size": work.slot_size,
+            "rows_per_block": work.block.capacity,
+        }
 
-    def _encoder(self, digests: tuple[str, ...]) -> BatchEncoder:
+    def _encoder(self, resolved: Resolved, digests: tuple[str, ...]) -> BatchEncoder:
         if digests not in self._encoders:
             self._close_encoders()  # one set of taps on the module at a time
-            features = [feature for feature in self._resolved.features if feature.digest in digests]
+            features = [feature for feature in resolved.features if feature.digest in digests]
             with self._tally.loading():
                 self._encoders[digests] = BatchEncoder(
-                    self._resolved.extractor,
-                    self._resolved.spec,
+                    resolved.extractor,
+                    resolved.spec,
                     features,
                     device=self._device,
-                    compute_dtype=self._resolved.request.compute_dtype,
-                    batch_size=self._slot,
-                    clock=self._tally.clock,
+                    compute_dtype=resolved.request.compute_dtype,
+                    batch_size=self.slot_size(resolved),
                 )
         return self._encoders[digests]
 
@@ -134,8 +245,23 @@ class BlockRun:
 
     def close(self) -> None:
         """Stop reading and let the encoder go."""
-        self._reader.close()
+        self._pipeline.close()
         self._close_encoders()
+
+
+def _blocks(slots: Iterator[EncodedBlock]) -> Iterator[EncodedBlock]:
+    """Whole blocks, made of their slots."""
+    block: EncodedBlock | None = None
+    num_slots = 0
+    for encoded in slots:
+        if block is None:
+            block = encoded
+        else:
+            block.add(encoded)
+        num_slots += 1
+        if num_slots == block.work.num_slots:
+            yield block
+            block, num_slots = None, 0
 
 
 def _write_groups(storage: LocalStorage, recipe: str, block: str, encoded: EncodedBlock) -> tuple[Shard, ...]:
@@ -147,8 +273,7 @@ def _write_groups(storage: LocalStorage, recipe: str, block: str, encoded: Encod
     return tuple(shards)
 
 
-def _provenance(resolved: Resolved, device: torch.device) -> Document:
-    """What computes: versions, numerics, and how to ask for the same again."""
+def _software(resolved: Resolved, device: torch.device) -> Document:
     software = resolved.spec.software()
     return {
         "fovcache": __version__,
@@ -156,5 +281,4 @@ def _provenance(resolved: Resolved, device: torch.device) -> Document:
         "numerics": numerics_id(device, software),
         "software": software,
         "torch": torch.__version__,
-        "request": resolved.request.document(),
     }

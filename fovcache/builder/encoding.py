@@ -1,15 +1,9 @@
-"""Encoding a block: reading its samples, cutting batches at fixed slots, pooling, casting.
-
-A row's bits depend on the size of the batch that it was computed in, so batches are cut at multiples of
-the batch size inside the block, and a sample that failed keeps its slot, filled with a placeholder.
-"""
+"""Encoding slots: pooling, casting, and what of it is a row or a failure."""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,16 +12,11 @@ from ..errors import EncoderError, EnvironmentFailure, LayerError, SampleError
 from ..extract.extractor import Extractor, InputSpec, Item, Session
 from ..extract.pooling import STORE_DTYPE, pool
 from ..extract.taps import is_out_of_memory
-from ..keys.digest import bytes_digest
 from ..keys.recipe import Feature
-from ..sources.sample import Location
 from ..store.manifest import Failure
-from .clock import StageClock
+from .units import Slot, Work
 
 logger = logging.getLogger(__name__)
-
-MAX_AHEAD_BYTES = 1 << 30
-"""Decoded samples that wait for the encoder take at most about this."""
 
 
 @dataclass(slots=True)
@@ -42,63 +31,28 @@ class EncodedGroup:
 
 @dataclass(slots=True)
 class EncodedBlock:
-    """What a block's samples came to."""
+    """What a block's samples, or those of one of its slots, came to."""
 
+    work: Work
+    """The block."""
     groups: dict[tuple[tuple[int, ...], ...], EncodedGroup] = field(default_factory=dict)
     """By the shapes of the features' rows; nearly always one."""
     failures: list[Failure] = field(default_factory=list)
     """Samples without a row."""
 
+    def add(self, other: EncodedBlock) -> None:
+        """Take in what a later slot came to."""
+        for shapes, group in other.groups.items():
+            mine = self.groups.setdefault(shapes, EncodedGroup())
+            mine.keys += group.keys
+            for digest, parts in group.rows.items():
+                mine.rows.setdefault(digest, []).extend(parts)
+        self.failures += other.failures
 
-class SampleReader:
-    """Reads samples ahead on a thread pool, in order. Decoders release the GIL, so threads are enough."""
-
-    def __init__(
-        self,
-        spec: InputSpec,
-        locations: Mapping[str, Location],
-        clock: StageClock,
-        *,
-        num_threads: int,
-        num_ahead: int,
-    ) -> None:
-        self._spec = spec
-        self._locations = locations
-        self._clock = clock
-        self._num_ahead = num_ahead
-        self._item_bytes = 0  # of the largest so far
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="fovcache-read")
-
-    def stream(self, keys: Iterable[str]) -> Iterator[Future[Item]]:
-        """A future for each key, which raises SampleError; what is read ahead is bounded in items and bytes."""
-        ahead: deque[Future[Item]] = deque()
-        for key in keys:
-            ahead.append(self._pool.submit(self.read, key))
-            while len(ahead) > min(self._num_ahead, MAX_AHEAD_BYTES // max(1, self._item_bytes)) + 1:
-                yield ahead.popleft()
-        while ahead:
-            yield ahead.popleft()
-
-    def close(self) -> None:
-        """Stop reading; what was read ahead is dropped."""
-        self._pool.shutdown(cancel_futures=True)
-
-    def read(self, key: str) -> Item:
-        """A sample's input, read now. Raises SampleError."""
-        location = self._locations[key]
-        with self._clock.stage("fetch"):
-            try:
-                data = location.read()
-            except OSError as error:
-                reason = f"cannot read {location.name}: {error.strerror or error}"
-                raise SampleError("fetch", reason, permanent=False) from error
-            if bytes_digest(data) != key:
-                reason = f"{location.name} changed since it was scanned"
-                raise SampleError("fetch", reason, permanent=False)
-        with self._clock.stage("decode"):
-            item = self._spec.read(data, location.name)
-        self._item_bytes = max(self._item_bytes, getattr(item, "nbytes", len(data)))
-        return item
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of its rows."""
+        return sum(part.nbytes for group in self.groups.values() for parts in group.rows.values() for part in parts)
 
 
 class BatchEncoder:
@@ -117,14 +71,12 @@ class BatchEncoder:
         device: torch.device,
         compute_dtype: str,
         batch_size: int,
-        clock: StageClock,
     ) -> None:
         self.batch_size = batch_size
         self.features = tuple(features)
         self._extractor = extractor
         self._spec = spec
         self._device = device
-        self._clock = clock
         layers = list(dict.fromkeys(feature.layer for feature in features))
         self._session: Session = extractor.session(layers, device, compute_dtype)
         self._shapes: dict[tuple[tuple[int, ...], str], tuple[int, ...]] = {}
@@ -157,17 +109,14 @@ class BatchEncoder:
         return self.batch_size
 
     def _forward(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        with self._clock.stage("copy"):
-            batch = self._spec.collate(items, self._device)
-        with self._clock.stage("encode"):
-            outputs = self._session.encode(batch)
-            return {feature.digest: self._row(feature, outputs[feature.layer], items) for feature in self.features}
+        outputs = self._session.encode(self._spec.collate(items, self._device))
+        return {feature.digest: self._row(feature, outputs[feature.layer], items) for feature in self.features}
 
     def _row(self, feature: Feature, output: torch.Tensor, items: Sequence[Item]) -> torch.Tensor:
         pooled = pool(output, feature.pool, self._extractor.tokens, feature.layer)
         rows = pooled.to(STORE_DTYPE[feature.dtype]).to("cpu").contiguous()
-        per_sample = self._spec.rows_per_sample
-        if per_sample > 1:
+        per_sample = self._spec.rows_of(items[0])
+        if per_sample is not None:
             rows = rows.view(len(items), per_sample, *rows.shape[1:])
         seen = (self._spec.shape(items[0]), feature.digest)
         shape = tuple(rows.shape[1:])
@@ -185,51 +134,27 @@ class BatchEncoder:
             close()
 
 
-def encode_block(
-    keys: Sequence[str],
-    futures: Iterator[Future[Item]],
-    encoder: BatchEncoder,
-    spec: InputSpec,
-    *,
-    slot: int,
-    on_rows: Callable[[int], None],
-) -> EncodedBlock:
-    """Encode the samples of a block, taking one future for each. `slot` is the batch size that the build began with."""
-    block = EncodedBlock()
-    for start in range(0, len(keys), slot):
-        chunk = keys[start : start + slot]
-        _encode_slot(chunk, [next(futures) for _ in chunk], encoder, spec, block)
-        on_rows(len(chunk))
-    return block
-
-
-def _encode_slot(
-    keys: Sequence[str],
-    futures: Sequence[Future[Item]],
-    encoder: BatchEncoder,
-    spec: InputSpec,
-    block: EncodedBlock,
-) -> None:
-    items: list[Item | None] = []
-    for key, future in zip(keys, futures, strict=True):
-        try:
-            items.append(future.result())
-        except SampleError as error:
-            items.append(None)
-            block.failures.append(Failure(key=key, stage=error.stage, reason=error.reason, permanent=error.permanent))
-    shapes = [spec.shape(item) if item is not None else None for item in items]
+def encode_slot(slot: Slot, encoder: BatchEncoder, spec: InputSpec) -> EncodedBlock:
+    """Encode one batch. Samples of unequal shapes are encoded apart; failed ones keep their places."""
+    block = EncodedBlock(slot.work)
+    items, keys = slot.items, slot.keys
+    for key, item in zip(keys, items, strict=True):
+        if isinstance(item, SampleError):
+            block.failures.append(Failure(key=key, stage=item.stage, reason=item.reason, permanent=item.permanent))
+    shapes = [None if isinstance(item, SampleError) else spec.shape(item) for item in items]
     for shape in dict.fromkeys(shape for shape in shapes if shape is not None):
         members = [n for n, own in enumerate(shapes) if own == shape or (own is None and len(set(shapes)) == 2)]
-        batch = [items[n] if items[n] is not None else spec.placeholder(shape) for n in members]
+        batch = [spec.placeholder(shape) if isinstance(items[n], SampleError) else items[n] for n in members]
         rows = encoder.rows(batch)
         finite = _finite(rows)
-        kept = [at for at, n in enumerate(members) if items[n] is not None and finite[at]]
+        kept = [at for at, n in enumerate(members) if shapes[n] is not None and finite[at]]
         for at, n in enumerate(members):
-            if items[n] is not None and not finite[at]:
+            if shapes[n] is not None and not finite[at]:
                 reason = f"the encoder returned {_what_is_not_finite(rows, at, encoder.features)}"
                 block.failures.append(Failure(key=keys[n], stage="encode", reason=reason, permanent=True))
         if kept:
             _add_rows(block, [keys[members[at]] for at in kept], rows, kept)
+    return block
 
 
 def _add_rows(block: EncodedBlock, keys: list[str], rows: Mapping[str, torch.Tensor], kept: list[int]) -> None:

@@ -17,6 +17,8 @@ class Progress:
     """Items done."""
     total: int
     """Items in all; 0 while it is not known."""
+    note: str = ""
+    """How busy the stages are, now and then; empty in between."""
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -9,11 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..decode.limits import Limits
+from ..decode.sampling import Sampling
 from ..errors import EncoderError, EnvironmentFailure, UsageError
+from ..extract.clips import ClipInput
 from ..extract.extractor import Extractor, InputSpec, resolve_extractor
 from ..extract.frames import FrameInput
 from ..extract.layers import select_layers
 from ..extract.pooling import default_pooling
+from ..fetch.options import FetchOptions
 from ..keys.digest import Document
 from ..keys.recipe import COMPUTE_DTYPES, POOLINGS, STORE_DTYPES, Feature, Recipe
 
@@ -42,6 +47,12 @@ class EncoderRequest:
     """Frame size in pixels; None for the encoder's own."""
     fit: str | None = None
     """`crop`, `squash` or `pad`; None for the encoder's own."""
+    frames: int | None = None
+    """Frames of a clip, spread evenly; None for 8, or for `fps`. Stills have one."""
+    fps: float | None = None
+    """Frames a second of a clip instead; None for a fixed number."""
+    decoder: str = "pyav"
+    """What decodes videos: `pyav` or `ffmpeg`."""
     compute_dtype: str = "float32"
     """float32, bfloat16 or float16 (or fp32, bf16, fp16)."""
     store_dtype: str = "bf16"
@@ -71,6 +82,9 @@ class EncoderRequest:
             "pool": self.pool,
             "size": self.size,
             "fit": self.fit,
+            "frames": self.frames,
+            "fps": self.fps,
+            "decoder": self.decoder,
             "compute_dtype": self.compute_dtype,
             "store_dtype": self.store_dtype,
         }
@@ -100,7 +114,17 @@ class BuildOptions:
     retry_failed: bool = False
     """Try permanent failures again too."""
     rehash: bool = False
-    """Read every file anew instead of trusting the memo of its times."""
+    """Read every file and URL anew instead of trusting what is remembered of them."""
+    isolate_decode: bool = False
+    """Decode in processes that can be killed, for input that is not trusted."""
+    decode_timeout_s: float = 300.0
+    """A sample that takes longer to decode is a failure, and the run goes on."""
+    limits: Limits = field(default_factory=Limits)
+    """What is refused as too large."""
+    fetch: FetchOptions = field(default_factory=FetchOptions)
+    """How URLs are downloaded."""
+    allow_file_urls: bool = False
+    """Let manifests and URL lists name local files by `file:` URLs."""
 
     def __post_init__(self) -> None:
         _check_device_name(self.device)
@@ -109,13 +133,19 @@ class BuildOptions:
                 raise UsageError(f"{what} {value} is out of range; expected at least 1")
         if self.shard_bytes < 1024:
             raise UsageError(f"shard size of {self.shard_bytes} bytes is out of range; expected at least 1024")
+        if not 0 < self.decode_timeout_s < math.inf:
+            raise UsageError(f"decode timeout of {self.decode_timeout_s} s is out of range; expected more than 0")
 
     def threads(self) -> int:
         """Reading threads, at most the cores this process may use."""
         return self.num_workers or available_cores()
 
-    def batch_on(self, device: torch.device) -> int:
-        """The batch size to begin with on a device."""
+    def batch_on(self, device: torch.device, spec: InputSpec) -> int:
+        """The batch size to begin with on a device: fewer samples where each has several frames."""
+        return self.batch_size or max(1, self.rows_on(device) // spec.typical_rows)
+
+    def rows_on(self, device: torch.device) -> int:
+        """Rows of the largest batch on a device, one for each sample if its size was given."""
         return self.batch_size or _DEFAULT_BATCH.get(device.type, _DEFAULT_BATCH_ACCELERATOR)
 
 
@@ -126,7 +156,7 @@ def available_cores() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """An encoder request with everything looked up: what to run, and under which keys."""
+    """One kind of input of an encoder request: what to run, and under which keys."""
 
     request: EncoderRequest
     """What was asked for."""
@@ -140,27 +170,57 @@ class Resolved:
     """One for each layer, in the encoder's order."""
 
 
-def resolve(request: EncoderRequest) -> Resolved:
+@dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """An encoder request with everything looked up: a recipe for each kind of input that the encoder reads."""
+
+    extractor: Extractor
+    """The encoder, its weights in place."""
+    each: tuple[Resolved, ...]
+    """By kind of input: for frames stills, then clips."""
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """Endings of all inputs, with the dot."""
+        return frozenset().union(*(resolved.spec.suffixes() for resolved in self.each))
+
+    def of(self, suffix: str) -> Resolved:
+        """The one that reads files of an ending."""
+        return next((resolved for resolved in self.each if suffix in resolved.spec.suffixes()), self.each[0])
+
+    def by_recipe(self, recipe: str) -> Resolved | None:
+        """The one with a recipe of this digest."""
+        return next((resolved for resolved in self.each if resolved.recipe.digest == recipe), None)
+
+
+def resolve(request: EncoderRequest, limits: Limits | None = None) -> Resolution:
     """Find the encoder, its layers and its keys. Runs no forward pass. Raises EncoderError and its kin."""
     extractor = resolve_extractor(request.encoder, request.weights)
     layers = select_layers(request.layers, extractor.layers()) if request.layers else extractor.default_layers()
     pool = request.pool or default_pooling(extractor.tokens)
     if pool == "cls" and not extractor.tokens.has_class_token:
         raise EncoderError(f"pooling 'cls' needs a class token, and {extractor.name} has none; use mean or tokens")
-    spec = _with_geometry(extractor.input, request)
-    recipe = Recipe(input=spec.document(), extractor=extractor.identity(), compute_dtype=request.compute_dtype)
-    features = tuple(
-        Feature(recipe=recipe.digest, layer=layer, pool=pool, dtype=request.store_dtype) for layer in layers
-    )
-    return Resolved(request=request, extractor=extractor, spec=spec, recipe=recipe, features=features)
+    identity = extractor.identity()
+    each = []
+    for spec in _input_specs(extractor.input, request, limits):
+        recipe = Recipe(input=spec.document(), extractor=identity, compute_dtype=request.compute_dtype)
+        features = tuple(
+            Feature(recipe=recipe.digest, layer=layer, pool=pool, dtype=request.store_dtype) for layer in layers
+        )
+        each.append(Resolved(request=request, extractor=extractor, spec=spec, recipe=recipe, features=features))
+    return Resolution(extractor=extractor, each=tuple(each))
 
 
-def _with_geometry(spec: InputSpec, request: EncoderRequest) -> InputSpec:
+def _input_specs(spec: InputSpec, request: EncoderRequest, limits: Limits | None) -> tuple[InputSpec, ...]:
+    """What the encoder can be fed: one that takes frames reads stills and clips, each under a recipe of its own."""
     if isinstance(spec, FrameInput):
-        return spec.with_geometry(size=request.size, fit=request.fit)
-    if request.size is not None or request.fit is not None:
-        raise UsageError(f"--size and --fit are for frames, and this encoder reads {spec.kind}")
-    return spec
+        stills = spec.with_geometry(size=request.size, fit=request.fit)
+        frames = Sampling().num_frames if request.frames is None and request.fps is None else request.frames
+        sampling = Sampling(num_frames=frames, fps=request.fps)
+        return stills, ClipInput.like(stills, sampling=sampling, backend=request.decoder, limits=limits)
+    if any(value is not None for value in (request.size, request.fit, request.frames, request.fps)):
+        raise UsageError(f"--size, --fit, --frames and --fps are for frames, and this encoder reads {spec.kind}")
+    return (spec,)
 
 
 def pick_device(name: str) -> torch.device:
@@ -187,8 +247,6 @@ def _check_device_name(name: str) -> None:
 
 
 def dataset_name_of(sources: Sequence[Any]) -> str:
-    """A dataset's default name: its first source's folder, file or glob, without endings."""
-    first = sources[0]
-    path = first.paths[0] if len(first.paths) == 1 else first.root
-    cleaned = "".join(c if c.isalnum() or c in "_.+-" else "-" for c in path.name.removesuffix(".tar")).strip("-.+")
-    return cleaned[:100] or "dataset"
+    """A dataset's default name: its first source's folder, file, glob or URL, without endings."""
+    allowed = (c if c.isascii() and (c.isalnum() or c in "_.+-") else "-" for c in sources[0].name)
+    return "".join(allowed).strip("-.+")[:100] or "dataset"

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import EnvironmentFailure
 from ..keys.recipe import Feature
-from ..sources.sample import Sample
-from ..sources.scan import Scan, scan_sources
+from ..sources.sample import Location, Sample
+from ..sources.scan import Found, Scan
 from ..store.dataset import Dataset, publish_dataset
 from ..store.documents import put_keyed
 from ..store.index import RecipeIndex, open_index
-from ..store.layout import MEMO, PLANS, feature_name, recipe_name
+from ..store.layout import PLANS, feature_name, recipe_name
 from ..store.lease import hold_lease, live_owners, sweep_dead
 from ..store.manifest import Failure
 from ..store.marker import ensure_marker
-from ..store.memo import Memo
 from ..store.refs import check_dataset_name, publish_ref, read_refs
 from ..store.storage import LocalStorage
-from .plan import Block, Plan, make_plans, open_plans, publish_plan, unfinished
-from .progress import OnProgress, Progress, silent
+from .downloads import Downloads
+from .finding import by_kind, find_samples
+from .isolation import isolate
+from .plan import Block, Plan, Want, make_plans, open_plans, publish_plan, unfinished
+from .progress import OnProgress, silent
 from .report import BuildReport, SampleFailure
-from .request import BuildOptions, EncoderRequest, Resolved, dataset_name_of, resolve
+from .request import BuildOptions, EncoderRequest, Resolution, Resolved, dataset_name_of, resolve
 from .tally import Tally
+from .units import Work
 from .wants import Standing, stand
 
 if TYPE_CHECKING:
@@ -57,19 +62,23 @@ def recompute(
     keys: Sequence[str],
     options: BuildOptions,
     *,
-    dataset: str,
+    dataset: str | None,
     only: frozenset[str] | None = None,
+    downloads: Downloads | None = None,
     on_progress: OnProgress = silent,
 ) -> int:
     """Compute what the samples `keys` of a dataset lack, naming no dataset; how many now have rows.
 
     This is how `repair` brings blocks back. `only` are the ids of the blocks to compute; None for all.
+    `downloads` bring what lies at URLs.
     """
     build = _Build(storage, resolved.request, options, on_progress)
-    with build._at_work(resolved):
-        index = build._open_index(resolved)
-        standing = build._stand(index, keys, resolved, retry_failed=False)
-        return build._compute(standing, resolved, scan, dataset, only) if standing.wants else 0
+    build.sources = [spec.absolute for spec in scan.sources]
+    build.locations = scan.locations
+    build._downloads = downloads
+    with build.at_work((resolved,)):
+        build.open_indexes((resolved,))
+        return build.compute(lambda: iter([build.plan_again(resolved, keys, dataset, only)]))
 
 
 class _Build:
@@ -80,29 +89,37 @@ class _Build:
         self.request = request
         self.options = options
         self.tally = Tally(on_progress)
+        self.sources: list[str] = []
+        self.locations: dict[str, Location] = {}
+        self.indexes: dict[str, RecipeIndex] = {}
+        self._run: BlockRun | None = None
+        self._downloads: Downloads | None = None
+        self._plans: dict[str, Plan] = {}
+        self._temporary: set[str] = set()
+        self._planned: set[tuple[str, str]] = set()
 
     def run(self, sources: Sequence[str]) -> BuildReport:
         started = time.perf_counter()
         if self.options.dataset is not None:
             check_dataset_name(self.options.dataset)
-        with self.tally.loading():
-            resolved = resolve(self.request)
-        ensure_marker(self.storage)
-        scan = self._scan(sources, resolved)
-        dataset = Dataset(samples=scan.samples, unreadable=scan.unreadable)
-        keys = [sample.key for sample in dataset.samples]
-        num_computed = 0
-        with self._at_work(resolved):
-            index = self._open_index(resolved)
-            standing = self._stand(index, keys, resolved, retry_failed=self.options.retry_failed)
-            if standing.wants:
-                num_computed = self._compute(standing, resolved, scan, dataset.digest)
-                index = open_index(self.storage, resolved.recipe.digest, save=True)
-                standing = self._stand(index, keys, resolved, retry_failed=False)
-            failures = _failures(dataset, standing, index)
-            digest, name = self._publish_dataset(dataset, scan, resolved.spec.suffixes())
+        with contextlib.ExitStack() as stack:
+            with self.tally.loading():
+                resolution = resolve(self.request, self.options.limits)
+                isolate(resolution, self.options, stack)
+            ensure_marker(self.storage)
+            scan = self._scan(sources, resolution, stack)
+            self.sources = [spec.absolute for spec in scan.sources]
+            with self.at_work(resolution.each):
+                self.open_indexes(resolution.each)
+                num_computed = self.compute(lambda: self._batches(scan, resolution))
+                if num_computed or self._planned:
+                    self.indexes = {name: open_index(self.storage, name, save=True) for name in self.indexes}
+                self._warn_of_samples(scan)
+                failures = self._failures(scan, resolution)
+                digest, name = self._publish_dataset(scan, resolution.suffixes)
         seconds = time.perf_counter() - started - self.tally.load_s
-        num_samples = len(dataset.samples) + len(dataset.unreadable)
+        num_samples = len(scan.samples) + len(scan.unreadable)
+        used = self._used(scan, resolution)
         return BuildReport(
             samples=num_samples,
             computed=num_computed,
@@ -114,78 +131,169 @@ class _Build:
             bytes_written=self.tally.bytes_written,
             dataset=digest,
             dataset_name=name,
-            recipes=(resolved.recipe.digest,),
-            features=tuple(_feature_row(feature) for feature in resolved.features),
-            stages=tuple(self.tally.clock.stages()),
+            recipes=tuple(resolved.recipe.digest for resolved in used),
+            features=tuple(_feature_row(feature) for resolved in used for feature in resolved.features),
+            stages=tuple(stage.document() for stage in self.tally.stages),
             failures=failures,
             batch_size=self.tally.batch_size,
             warnings=tuple(self.tally.warnings),
         )
 
-    def _scan(self, sources: Sequence[str], resolved: Resolved) -> Scan:
-        self.tally.on_progress(Progress(stage="scan", done=0, total=0))
-        memo = Memo(self.storage.path(MEMO), ignore=self.options.rehash)
-        scan = scan_sources(sources, resolved.spec.suffixes(), memo, num_threads=self.options.threads())
-        memo.save()
+    def _scan(self, sources: Sequence[str], resolution: Resolution, stack: contextlib.ExitStack) -> Scan:
+        """Hash the local files, and ask the servers of what is remembered of URLs."""
+        scan, self._downloads = find_samples(
+            sources,
+            resolution.suffixes,
+            self.options,
+            stack,
+            storage=self.storage,
+            remember=True,
+            on_progress=self.tally.on_progress,
+        )
         if scan.num_ignored:
             self.tally.warn(f"{scan.num_ignored} files in the sources are of no kind that this encoder reads; left out")
-        if shared := _keys_in_several_splits(scan.samples):
-            self.tally.warn(f"{shared} samples have the same content in more than one split: a probe's test would leak")
         return scan
 
-    def _open_index(self, resolved: Resolved) -> RecipeIndex:
-        index = open_index(self.storage, resolved.recipe.digest)
-        for name in index.lost:
-            self.tally.warn(f"{name} or its shard is damaged: its samples are computed again")
-            self.storage.delete(name)
-        return index
+    def _warn_of_samples(self, scan: Scan) -> None:
+        if shared := _keys_in_several_splits(scan.samples):
+            self.tally.warn(f"{shared} samples have the same content in more than one split: a probe's test would leak")
 
-    def _stand(self, index: RecipeIndex, keys: Sequence[str], resolved: Resolved, *, retry_failed: bool) -> Standing:
+    def open_indexes(self, each: Sequence[Resolved]) -> None:
+        """What the cache has of each recipe; damaged blocks are dropped, to be computed again."""
+        for resolved in each:
+            index = open_index(self.storage, resolved.recipe.digest)
+            for name in index.lost:
+                self.tally.warn(f"{name} or its shard is damaged: its samples are computed again")
+                self.storage.delete(name)
+            self.indexes[resolved.recipe.digest] = index
+
+    def _stand(self, resolved: Resolved, keys: Sequence[str], *, retry_failed: bool) -> Standing:
         features = [feature.digest for feature in resolved.features]
-        return stand(index, keys, features, software=resolved.spec.software(), retry_failed=retry_failed)
+        software = resolved.spec.software()
+        index = self.indexes[resolved.recipe.digest]
+        return stand(index, keys, features, software=software, retry_failed=retry_failed)
 
     @contextlib.contextmanager
-    def _at_work(self, resolved: Resolved) -> Iterator[None]:
+    def at_work(self, each: Sequence[Resolved]) -> Iterator[None]:
         """Clear away what killed builds left, then hold a lease; a cache that cannot be written is used without."""
-        recipe = resolved.recipe.digest
         with contextlib.ExitStack() as stack:
             try:
                 sweep_dead(self.storage)
-                for name, plan in open_plans(self.storage, recipe).items():
-                    if not unfinished(self.storage, plan):
-                        self.storage.delete(name)
-                stack.enter_context(hold_lease(self.storage, work=recipe))
+                for resolved in each:
+                    for name, plan in open_plans(self.storage, resolved.recipe.digest).items():
+                        if not unfinished(self.storage, plan):
+                            self.storage.delete(name)
+                stack.enter_context(hold_lease(self.storage, work=each[0].recipe.digest))
             except EnvironmentFailure as error:
                 logger.info("no lease is held: %s", error)
             yield
 
-    def _compute(
-        self, standing: Standing, resolved: Resolved, scan: Scan, dataset: str, only: frozenset[str] | None = None
-    ) -> int:
-        """Compute all wants, or of their blocks `only` those, block by block; how many samples now have rows."""
-        others = set(self.storage.list(f"{PLANS}/{resolved.recipe.digest}"))
-        self._warn_if_weights_wander(resolved)
-        with self.tally.loading():
-            from .blocks import BlockRun
+    def _batches(self, scan: Scan, resolution: Resolution) -> Iterator[list[Work]]:
+        """Work on the samples that are here, then on those that are downloaded, wave by wave."""
+        remote = scan.remote
+        local = (
+            scan.found_at(place for place in scan.places.values() if not place.is_remote) if remote else scan.found()
+        )
+        dataset = None if remote else Dataset.of(scan).digest
+        self.locations |= local.locations
+        yield self._plan_found(local, resolution, dataset)
+        if not remote:
+            return
+        assert self._downloads is not None
+        needed = self._places_lacking_features(scan, resolution)
+        for wave in self._downloads.waves(remote, lambda place: place.where in needed):
+            found = scan.found_at(wave)
+            here = {key: location for key, location in found.locations.items() if location.place.path}
+            new = {key: location for key, location in here.items() if key not in self.locations}
+            self.locations |= new
+            works = self._plan_found(replace(found, locations=new), resolution, None)
+            self._downloads.need([self.locations[key] for work in works for key in work.block.keys])
+            self._downloads.release_unneeded(wave)
+            yield works
 
-            run = BlockRun(self.storage, resolved, scan, self.options, self.tally, dataset=dataset)
+    def _places_lacking_features(self, scan: Scan, resolution: Resolution) -> set[str]:
+        """URLs that are known, unchanged, and hold samples to compute."""
+        return {
+            scan.locations[want.key].place.where
+            for resolved, keys in by_kind(scan.found(), resolution)
+            for want in self._stand(resolved, keys, retry_failed=self.options.retry_failed).wants
+        }
+
+    def _plan_found(self, found: Found, resolution: Resolution, dataset: str | None) -> list[Work]:
+        return [
+            work for resolved, keys in by_kind(found, resolution) for work in self.plan(resolved, keys, dataset=dataset)
+        ]
+
+    def plan_again(
+        self, resolved: Resolved, keys: Sequence[str], dataset: str | None, only: frozenset[str] | None
+    ) -> list[Work]:
+        """Work on what known samples lack, their bytes downloaded first where they lie at URLs."""
+        if self._downloads is not None:
+            lacking = [want.key for want in self._stand(resolved, keys, retry_failed=False).wants]
+            needed = [self.locations[key] for key in lacking]
+            self._downloads.need(needed)
+            for location in needed:
+                self._downloads.here(location)
+        return self.plan(resolved, keys, dataset=dataset, only=only)
+
+    def compute(self, batches: Callable[[], Iterator[list[Work]]]) -> int:
+        """Compute what batches of work hold; how many samples now have rows. The first is planned before all else."""
+        planned = batches()
         try:
-            plans = self._plans(standing, resolved, run)
-            blocks = [block for plan in plans.values() for block in unfinished(self.storage, plan)]
-            blocks = [block for block in blocks if only is None or block.id in only]
-            self.tally.num_wanted = sum(len(block.keys) for block in blocks)
-            num_rows = run.compute(self._in_turn(blocks))
+            first = next(planned)
+            if not first and self._downloads is None:
+                return 0
+            return self._runner().compute(itertools.chain(first, itertools.chain.from_iterable(planned)))
         finally:
-            run.close()
-        for name, plan in plans.items():
-            if not unfinished(self.storage, plan) or (only is not None and name not in others):
-                self.storage.delete(name)
-        return num_rows
+            if self._run is not None:
+                self._run.close()
+            for name, plan in self._plans.items():
+                if not unfinished(self.storage, plan) or name in self._temporary:
+                    self.storage.delete(name)
 
-    def _plans(self, standing: Standing, resolved: Resolved, run: BlockRun) -> dict[str, Plan]:
-        """Unfinished plans of the same wants first, then new ones for what they leave out."""
+    def _runner(self) -> BlockRun:
+        if self._run is None:
+            with self.tally.loading():
+                from .blocks import BlockRun
+
+                self._run = BlockRun(
+                    self.storage,
+                    self.options,
+                    self.tally,
+                    sources=self.sources,
+                    locations=self.locations,
+                    downloads=self._downloads,
+                )
+        return self._run
+
+    def plan(
+        self, resolved: Resolved, keys: Sequence[str], *, dataset: str | None, only: frozenset[str] | None = None
+    ) -> list[Work]:
+        """Blocks of what samples lack, or `only` some of those blocks. What was planned before is not planned again."""
         recipe = resolved.recipe.digest
-        wanted = {want.key: want.features for want in standing.wants}
+        retry_failed = self.options.retry_failed and only is None
+        standing = self._stand(resolved, keys, retry_failed=retry_failed)
+        wants = [want for want in standing.wants if (recipe, want.key) not in self._planned]
+        if not wants:
+            return []
+        self._planned |= {(recipe, want.key) for want in wants}
+        self._warn_if_weights_wander(resolved)
+        before = set(self.storage.list(f"{PLANS}/{recipe}"))
+        plans = self._plans_of(wants, resolved)
+        if only is not None:
+            self._temporary |= plans.keys() - before
+        self._plans |= plans
+        run = self._runner()
+        blocks = [block for plan in plans.values() for block in unfinished(self.storage, plan)]
+        blocks = self._in_turn([block for block in blocks if only is None or block.id in only])
+        self.tally.num_wanted += sum(len(block.keys) for block in blocks)
+        size = run.slot_size(resolved)
+        return [Work(resolved=resolved, block=block, slot_size=size, dataset=dataset) for block in blocks]
+
+    def _plans_of(self, wants: Sequence[Want], resolved: Resolved) -> dict[str, Plan]:
+        """Unfinished plans of the same wants first, then new ones for what they leave out."""
+        recipe, run = resolved.recipe.digest, self._runner()
+        wanted = {want.key: want.features for want in wants}
         plans: dict[str, Plan] = {}
         for name, plan in open_plans(self.storage, recipe).items():
             owed = [key for block in unfinished(self.storage, plan) for key in block.keys]
@@ -193,10 +301,10 @@ class _Build:
                 plans[name] = plan
                 for key in owed:
                     del wanted[key]
-        rest = [want for want in standing.wants if want.key in wanted]
+        rest = [want for want in wants if want.key in wanted]
         lacks = dict.fromkeys(want.features for want in rest)
         groups = [[want for want in rest if want.features == features] for features in lacks]
-        sizes = [run.rows_per_block([want.key for want in group], group[0].features) for group in groups]
+        sizes = [run.rows_per_block(resolved, [want.key for want in group], group[0].features) for group in groups]
         # From here on the encoder has shown that it runs.
         put_keyed(self.storage, recipe_name(recipe), resolved.recipe.document)
         for feature in resolved.features:
@@ -227,8 +335,35 @@ class _Build:
                 )
                 return
 
-    def _publish_dataset(self, dataset: Dataset, scan: Scan, suffixes: frozenset[str]) -> tuple[str, str]:
+    def _failures(self, scan: Scan, resolution: Resolution) -> tuple[SampleFailure, ...]:
+        """Every sample without all its features: those that failed now or before, and what could not be read."""
+        recorded: dict[str, Failure] = {}
+        for resolved, keys in by_kind(scan.found(), resolution):
+            standing = self._stand(resolved, keys, retry_failed=False)
+            wanted = {want.key for want in standing.wants}
+            recorded |= {
+                key: Failure(key=key, stage="write", reason="it has no row", permanent=False) for key in wanted
+            }
+            recorded |= standing.failed
+            manifests = self.indexes[resolved.recipe.digest].manifests
+            for manifest in sorted(manifests, key=lambda manifest: manifest.attempt) if wanted else ():
+                recorded |= {failure.key: failure for failure in manifest.failures if failure.key in wanted}
+        return tuple(
+            SampleFailure(uri=item.uri, stage="fetch", reason=item.reason, permanent=item.permanent)
+            for item in scan.unreadable
+        ) + tuple(
+            SampleFailure(uri=sample.uri, stage=failure.stage, reason=failure.reason, permanent=failure.permanent)
+            for sample in scan.samples
+            if (failure := recorded.get(sample.key)) is not None
+        )
+
+    def _used(self, scan: Scan, resolution: Resolution) -> list[Resolved]:
+        """The recipes that the samples have, or the first where there is no sample."""
+        return [resolved for resolved, _ in by_kind(scan.found(), resolution)] or [resolution.each[0]]
+
+    def _publish_dataset(self, scan: Scan, suffixes: frozenset[str]) -> tuple[str, str]:
         name = self.options.dataset or dataset_name_of(scan.sources)
+        dataset = Dataset.of(scan)
         digest = dataset.digest
         newest = next((ref for ref in reversed(read_refs(self.storage, name))), None)
         roots = tuple(str(spec.root) for spec in scan.sources)
@@ -241,23 +376,6 @@ class _Build:
 
 def _feature_row(feature: Feature) -> dict[str, str]:
     return {"digest": feature.digest, "layer": feature.layer, "pool": feature.pool, "dtype": feature.dtype}
-
-
-def _failures(dataset: Dataset, standing: Standing, index: RecipeIndex) -> tuple[SampleFailure, ...]:
-    """Every sample without all its features: those that failed now or before, and what could not be read."""
-    wanted = {want.key for want in standing.wants}
-    recorded = {key: Failure(key=key, stage="write", reason="it has no row", permanent=False) for key in wanted}
-    recorded |= standing.failed
-    for manifest in sorted(index.manifests, key=lambda manifest: manifest.attempt):
-        recorded |= {failure.key: failure for failure in manifest.failures if failure.key in wanted}
-    return tuple(
-        SampleFailure(uri=item.uri, stage="fetch", reason=item.reason, permanent=item.permanent)
-        for item in dataset.unreadable
-    ) + tuple(
-        SampleFailure(uri=sample.uri, stage=failure.stage, reason=failure.reason, permanent=failure.permanent)
-        for sample in dataset.samples
-        if (failure := recorded.get(sample.key)) is not None
-    )
 
 
 def _keys_in_several_splits(samples: Sequence[Sample]) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .clock import StageClock
+from ..pipeline.stats import StageStats
 from .progress import OnProgress, Progress
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ class Tally:
     """Counts and times of one build, and whom to tell."""
 
     on_progress: OnProgress
-    clock: StageClock = field(default_factory=StageClock)
+    stages: tuple[StageStats, ...] = ()
     bytes_written: int = 0
     batch_size: int = 0
     num_done: int = 0
@@ -36,10 +36,10 @@ class Tally:
         finally:
             self.load_s += time.perf_counter() - start
 
-    def encoded(self, count: int) -> None:
+    def encoded(self, count: int, note: str) -> None:
         """Count samples that were encoded."""
         self.num_done += count
-        self.on_progress(Progress(stage="encode", done=self.num_done, total=self.num_wanted))
+        self.on_progress(Progress(stage="encode", done=self.num_done, total=self.num_wanted, note=note))
 
     def warn(self, text: str) -> None:
         """Say something that the user should know, now and in the report."""

@@ -20,7 +20,7 @@ BACKENDS = ("pyav", "ffmpeg")
 _HEAD_BYTES = 32
 
 
-class VideoDecoder(Protocol):
+class ClipDecoder(Protocol):
     """What a backend does: one clip, or the reason why not, for each window of a video."""
 
     def __call__(
@@ -77,7 +77,7 @@ def read_clip(
     return clip.frames, clip.pts_s
 
 
-def decoder(backend: str) -> VideoDecoder:
+def decoder(backend: str) -> ClipDecoder:
     """The function that decodes videos by a backend's name."""
     if backend == "ffmpeg":
         from .ffmpeg_cli import decode_by_ffmpeg
@@ -102,3 +102,15 @@ def _head(source: VideoSource) -> bytes:
             return file.read(_HEAD_BYTES)
     except OSError as error:
         raise SampleError("fetch", f"cannot read {source.path}: {error.strerror}", permanent=False) from error
+
+
+def decoder_software(backend: str) -> dict[str, str]:
+    """A backend's name and version."""
+    if backend == "ffmpeg":
+        from .ffmpeg_process import ffmpeg_version
+
+        return ffmpeg_version()
+    import av
+
+    codec = ".".join(str(number) for number in av.library_versions["libavcodec"])
+    return {"name": "pyav", "version": f"{codec} (PyAV {av.__version__})"}

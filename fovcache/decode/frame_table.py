@@ -31,6 +31,9 @@ _TRUSTED_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "pr
 _SKIPPING_CODECS = frozenset({"h264", "hevc"})
 """Codecs with frames that no other frame needs, marked as such."""
 
+_TINY_BYTES = {"mpeg4": 16}
+"""Packets smaller than this may stand for no frame: MPEG-4's "not coded", as in AVIs put into other containers."""
+
 _KEPT_BYTES = 256 << 20
 """Packets are kept in memory up to this, so that they are read once."""
 
@@ -48,7 +51,7 @@ class FrameTable:
     pts: np.ndarray
     """int64 [packets], in units of `time_base`; meaningless where `is_exact` is false."""
     is_key: np.ndarray
-    """bool [packets]: decoding can begin here."""
+    """bool [packets]: decoding can begin here, and frames shown later are the same as if it had begun earlier."""
     shown: np.ndarray
     """int64 [shown frames]: for each frame in presentation order its packet."""
     time_base: Fraction
@@ -90,26 +93,36 @@ class _Scan:
         self.format = video.container.format.name
         assert video.stream.time_base is not None
         self.time_base = video.stream.time_base
-        self.read_units = unit_reader(self.codec, context.extradata) if self.codec in _SKIPPING_CODECS else None
+        self.units = unit_reader(self.codec, context.extradata) if self.codec in _SKIPPING_CODECS else None
         self.packets: list[av.Packet[av.VideoStream]] | None = []
         self.pts: list[int] = []
         self.durations: list[int] = []
         self.is_key: list[bool] = []
         self.is_hidden: list[bool] = []
         self.is_orderly = True
-        self.can_skip = self.read_units is not None
+        self.can_skip = self.units is not None
         self.num_bytes = 0
 
     def add(self, packet: av.Packet[av.VideoStream]) -> None:
-        self.is_orderly &= packet.pts is not None and not packet.is_corrupt and not packet.has_sidedata("new_extradata")
+        self.is_orderly &= (
+            packet.pts is not None
+            and not packet.is_corrupt
+            and not packet.has_sidedata("new_extradata")
+            and packet.size >= _TINY_BYTES.get(self.codec, 0)
+        )
         self.pts.append(packet.pts if packet.pts is not None else packet.dts or 0)
         self.durations.append(packet.duration or 0)
-        self.is_key.append(packet.is_keyframe)
         self.is_hidden.append(packet.is_discard)
-        if self.read_units is not None:
-            units = self.read_units(memoryview(packet))
-            self.is_orderly &= units.is_picture
+        is_key = packet.is_keyframe
+        if self.units is not None:
+            view = memoryview(packet)
+            units = self.units.read(view)
+            self.is_orderly &= units.is_plain
             self.can_skip &= units.can_skip
+            is_key = is_key and self.units.can_begin(view)
+        elif self.codec in _SKIPPING_CODECS:
+            is_key = False
+        self.is_key.append(is_key)
         if self.packets is not None:
             self.num_bytes += packet.size
             self.packets.append(packet)
@@ -121,14 +134,16 @@ class _Scan:
         return float(last * self.time_base)
 
     def table(self) -> FrameTable:
-        pts, is_key = np.array(self.pts, np.int64), np.array(self.is_key)
-        visible = np.flatnonzero(~np.array(self.is_hidden))
+        pts, is_hidden = np.array(self.pts, np.int64), np.array(self.is_hidden)
+        visible = np.flatnonzero(~is_hidden)
+        # Whether a keyframe is one is checked on the frame, which hidden ones do not show.
+        is_key = np.array(self.is_key) & ~is_hidden
+        is_key[0] = True  # from the start there is no other way
         shown = visible[np.argsort(pts[visible], kind="stable")]
         is_exact = (
             self.is_orderly
             and self.format in _TRUSTED_FORMATS
             and self.codec in _TRUSTED_CODECS
-            and bool(is_key[0])
             and len(shown) > 0
             and len(np.unique(pts)) == len(pts)
             and int(pts.min()) == self.pts[0]  # frames shown before the first keyframe cannot be decoded

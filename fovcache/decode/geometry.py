@@ -37,13 +37,13 @@ class FrameConverter:
         if self._size is None:
             plain = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
             return np.ascontiguousarray(np.rot90(plain, turns))
-        width, height = self._scaled(frame.width, frame.height)
+        width, height = self.scaled(frame.width, frame.height)
         scaled = self._reformatter.reformat(
             frame, width=width, height=height, format="rgb24", interpolation="BICUBIC", threads=1
         )
         return np.ascontiguousarray(_square(np.rot90(scaled.to_ndarray(), turns), self._size))
 
-    def _scaled(self, width: int, height: int) -> tuple[int, int]:
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
         """Both sides after scaling, before what is cropped off or padded."""
         size = self._size
         assert size is not None

@@ -1,61 +1,110 @@
-"""What H.264 and HEVC packets hold, as far as it decides which of them may be passed over.
+"""What H.264 and HEVC packets hold, as far as it decides where decoding can begin and what may be passed over.
 
-Formats: ITU-T H.264 7.3.1 and H.265 7.3.1.2 (NAL unit headers), ISO/IEC 14496-15 (length-prefixed units).
+Formats: ITU-T H.264 7.3.1, D.1.8 and H.265 7.3.1.2 (NAL unit headers, recovery points), ISO/IEC 14496-15
+(length-prefixed units, avcC and hvcC headers).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+
+_AVC_IDR, _AVC_SEI, _AVC_PARAMETERS = 5, 6, frozenset({7, 8, 13, 15})
+_HEVC_ENTRIES, _HEVC_PARAMETERS = range(16, 22), frozenset({32, 33, 34})
+_RECOVERY_POINT = 6
 
 
 @dataclass(frozen=True, slots=True)
 class PacketUnits:
     """What the units of one packet tell."""
 
-    is_picture: bool
-    """Whether decoding the packet gives a frame: a slice is in it, as far as it can be read."""
+    is_plain: bool
+    """Whether decoding the packet gives a frame by what the stream's header says: a slice is in it, as far as it can
+    be read, and no parameter sets that the header has not."""
     can_skip: bool
     """Whether reference flags can be trusted: the units fill the packet, and none is of a higher temporal layer,
     where a picture that its own layer does not refer to can still be needed."""
 
 
-UnitReader: TypeAlias = Callable[[memoryview], PacketUnits]
-
 _PLAIN = PacketUnits(True, True)
-_NO_PICTURE = PacketUnits(False, False)
+_NOT_PLAIN = PacketUnits(False, False)
 _NO_SKIPPING = PacketUnits(True, False)
 
 
-def unit_reader(codec: str, extradata: bytes | None) -> UnitReader | None:
-    """A function that looks into packets of `h264` or `hevc`; None where their units are not length-prefixed."""
-    is_avc = codec == "h264"
-    at = 4 if is_avc else 21
-    if extradata is None or len(extradata) <= at or extradata[0] != 1:
-        return None
-    prefix = (extradata[at] & 3) + 1
-    is_slice = _is_h264_slice if is_avc else _is_hevc_slice
+class UnitReader:
+    """Looks into the packets of one stream."""
 
-    def read(packet: memoryview) -> PacketUnits:
-        at, end, has_slice, is_base_layer = 0, len(packet), False, True
-        while at + prefix + 1 < end:
-            header = at + prefix
-            has_slice |= is_slice(packet[header])
-            is_base_layer &= is_avc or packet[header + 1] & 7 == 1
-            at = header + int.from_bytes(packet[at:header])
-        if at != end:
+    def __init__(self, *, is_avc: bool, header: bytes, prefix_bytes: int) -> None:
+        self._is_avc = is_avc
+        self._header = header
+        self._prefix_bytes = prefix_bytes
+
+    def read(self, packet: memoryview) -> PacketUnits:
+        """What the packet holds."""
+        at, has_slice, is_base_layer = 0, False, True
+        for start, at in self._units(packet):
+            kind = self._kind(packet[start])
+            if kind in (_AVC_PARAMETERS if self._is_avc else _HEVC_PARAMETERS):
+                unit = bytes(packet[start:at])
+                if len(unit).to_bytes(2, "big", signed=False) + unit not in self._header:
+                    return _NOT_PLAIN
+            has_slice |= 1 <= kind <= 5 if self._is_avc else kind < 32
+            is_base_layer &= self._is_avc or packet[start + 1] & 7 == 1
+        if at != len(packet):
             return _NO_SKIPPING
         if not has_slice:
-            return _NO_PICTURE
+            return _NOT_PLAIN
         return _PLAIN if is_base_layer else _NO_SKIPPING
 
-    return read
+    def can_begin(self, packet: memoryview) -> bool:
+        """Whether decoding from here gives this picture, and all that are shown after it, bit for bit."""
+        for start, end in self._units(packet):
+            kind = self._kind(packet[start])
+            if not self._is_avc:
+                if kind < 32:
+                    return kind in _HEVC_ENTRIES
+            elif kind == _AVC_IDR or (kind == _AVC_SEI and _is_exact_entry(bytes(packet[start + 1 : end]))):
+                return True
+        return False
+
+    def _kind(self, header: int) -> int:
+        return header & 31 if self._is_avc else (header >> 1) & 63
+
+    def _units(self, packet: memoryview) -> Iterator[tuple[int, int]]:
+        """Where each unit begins and ends; the last end is not the packet's where the lengths are wrong."""
+        at, size = 0, len(packet)
+        while at + self._prefix_bytes + 1 < size:
+            start = at + self._prefix_bytes
+            at = start + int.from_bytes(packet[at:start], "big")
+            yield start, at
 
 
-def _is_h264_slice(header: int) -> bool:
-    return 1 <= header & 31 <= 5
+def unit_reader(codec: str, header: bytes | None) -> UnitReader | None:
+    """A reader for `h264` or `hevc` by the stream's header; None where units are not length-prefixed."""
+    is_avc = codec == "h264"
+    at = 4 if is_avc else 21
+    if header is None or len(header) <= at or header[0] != 1:
+        return None
+    return UnitReader(is_avc=is_avc, header=header, prefix_bytes=(header[at] & 3) + 1)
 
 
-def _is_hevc_slice(header: int) -> bool:
-    return (header >> 1) & 63 < 32
+def _is_exact_entry(messages: bytes) -> bool:
+    """Whether a unit of SEI messages names this very picture as an exact recovery point.
+
+    Of one some pictures later (intra refresh) encoders promise exactness that decoders do not reach.
+    """
+    data, at = messages.replace(b"\0\0\3", b"\0\0"), 0
+    while at < len(data):
+        fields = []
+        for _ in range(2):  # the kind and the size: bytes of 255, and one that ends each
+            value = 0
+            while at < len(data) and data[at] == 255:
+                value, at = value + 255, at + 1
+            if at >= len(data):
+                return False
+            fields.append(value + data[at])
+            at += 1
+        if fields[0] == _RECOVERY_POINT:
+            return at < len(data) and data[at] >> 6 == 0b11  # no pictures to wait for, exact from then on
+        at += fields[1]
+    return False

@@ -61,17 +61,17 @@ def decode_video(
         table = read_table(video, limits)
         if table.is_exact:
             times_s, end_s = table.times_s, table.end_s
-            picks = [_pick(sampling, times_s, end_s, window) for window in windows]
-            found = _decode_runs(video, source, limits, table, _union(picks), convert)
+            picks = [pick_frames(sampling, times_s, end_s, window) for window in windows]
+            found = _decode_runs(video, source, limits, table, union_of(picks), convert)
             if found is None:
                 with _in_order(source, limits) as frames:
-                    found = _take_by_table(frames, table, _union(picks), convert)
+                    found = _take_by_table(frames, table, union_of(picks), convert)
             if found is not None:
-                return [_clip(pick, found, times_s) for pick in picks]
-    counted = _Counted(source, limits)
-    picks = [_pick(sampling, counted.times_s, counted.end_s, window) for window in windows]
-    found = counted.take(_union(picks), convert)
-    return [_clip(pick, found, counted.times_s) for pick in picks]
+                return [clip_of(pick, found, times_s) for pick in picks]
+    counted = CountedVideo(source, limits)
+    picks = [pick_frames(sampling, counted.times_s, counted.end_s, window) for window in windows]
+    found = counted.take(union_of(picks), convert)
+    return [clip_of(pick, found, counted.times_s) for pick in picks]
 
 
 Convert: TypeAlias = "Callable[[av.VideoFrame], np.ndarray]"
@@ -79,25 +79,30 @@ Pick: TypeAlias = "np.ndarray | SampleError"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class FoundFrames:
     """Pixels of wanted frames by their position in presentation order, and what ended the decoding early."""
 
     pixels: dict[int, np.ndarray]
+    """By position: uint8 [height, width, 3]."""
     fault: SampleError | None = None
+    """Why frames are missing; None where none are."""
 
 
-def _pick(sampling: Sampling, times_s: np.ndarray, end_s: float, window: Window) -> Pick:
+def pick_frames(sampling: Sampling, times_s: np.ndarray, end_s: float, window: Window) -> Pick:
+    """Positions of the frames of a window, or why there are none."""
     try:
         return sampling.positions(times_s, end_s, window)
     except SampleError as error:
         return error
 
 
-def _union(picks: Iterable[Pick]) -> list[int]:
+def union_of(picks: Iterable[Pick]) -> list[int]:
+    """All picked positions, ascending."""
     return sorted({position for pick in picks if not isinstance(pick, SampleError) for position in pick.tolist()})
 
 
-def _clip(pick: Pick, found: _Found, times_s: np.ndarray) -> ClipOrError:
+def clip_of(pick: Pick, found: FoundFrames, times_s: np.ndarray) -> ClipOrError:
+    """The clip of what was picked; what is missing is the fault's."""
     if isinstance(pick, SampleError):
         return pick
     missing = [position for position in pick.tolist() if position not in found.pixels]
@@ -112,64 +117,26 @@ def _clip(pick: Pick, found: _Found, times_s: np.ndarray) -> ClipOrError:
 
 def _decode_runs(
     video: OpenVideo, source: VideoSource, limits: Limits, table: FrameTable, wanted: Sequence[int], convert: Convert
-) -> _Found | None:
+) -> FoundFrames | None:
     """Decode only what the wanted frames need. None when a frame is corrupt or missing: others must judge."""
     import av
 
     context = video.stream.codec_context
     position_of = {int(table.pts[table.shown[position]]): position for position in wanted}
     pixels: dict[int, np.ndarray] = {}
-
-    def take(frames: Iterable[av.VideoFrame]) -> bool:
-        for frame in frames:
-            if frame.is_corrupt:
-                return False
-            if frame.pts in position_of:
-                pixels[position_of[frame.pts]] = convert(frame)
-        return True
-
+    is_skipping = None
     try:
-        for run in _runs(table, wanted):
-            is_skipping = None
-            for number, packet in _packets(source, limits, table, run):
-                skip = table.can_skip and int(table.pts[number]) not in position_of
-                if skip is not is_skipping:
-                    context.skip_frame = "NONREF" if skip else "DEFAULT"
-                    is_skipping = skip
-                if not take(context.decode(packet)):
-                    return None
-            if not take(context.decode(None)):  # what was decoded on the way and waits for its turn
-                return None
-            context.flush_buffers()
-    except av.FFmpegError:
-        return None
-    return _Found(pixels=pixels) if len(pixels) == len(position_of) else None
-
-
-def _runs(table: FrameTable, wanted: Sequence[int]) -> list[range]:
-    """Ranges of packets to decode: from the last keyframe that each wanted frame can be decoded from, up to it."""
-    keys = np.flatnonzero(table.is_key)
-    runs: list[range] = []
-    for packet in sorted(int(table.shown[position]) for position in wanted):
-        before = keys[: np.searchsorted(keys, packet, side="right")]
-        # A frame shown before a keyframe that comes earlier in the file needs the keyframe before that.
-        start = int(before[table.pts[before] <= table.pts[packet]][-1])
-        if runs and start <= runs[-1].stop:
-            runs[-1] = range(runs[-1].start, max(runs[-1].stop, packet + 1))
-        else:
-            runs.append(range(start, packet + 1))
-    return runs
-
-
-def _packets(
-    source: VideoSource, limits: Limits, table: FrameTable, run: range
-) -> Iterator[tuple[int, av.Packet[av.VideoStream]]]:
-    if table.packets is not None:
-        yield from ((number, table.packets[number]) for number in run)
-        return
-    with open_video(source, limits) as again:
-        yield from itertools.islice(enumerate(packets_of(again)), run.start, run.stop)
-
+        with _packets(source, limits, table) as packets:
+            for run in _runs(table, wanted):
+                check = _Arrivals(table, run)
+                for number in run:
+                    skip = table.can_skip and int(table.pts[number]) not in position_of
+                    if skip is not is_skipping:
+                        context.skip_frame = "NONREF" if skip else "DEFAULT"
+                        is_skipping = skip
+                    check.add(context.decode(packets(number)), pixels, position_of, convert)
+                check.add(context.decode(None), pixels, position_of, convert)
+    return FoundFrames(pixels=pixels) if len(pixels) == len(position_of) else None
 
 @contextlib.contextmanager
 def _in_order(source: VideoSource, limits: Limits) -> Iterator[Iterator[av.VideoFrame]]:
@@ -197,7 +164,7 @@ def _frames(video: OpenVideo) -> Iterator[av.VideoFrame]:
 
 def _take_by_table(
     frames: Iterator[av.VideoFrame], table: FrameTable, wanted: Sequence[int], convert: Convert
-) -> _Found | None:
+) -> FoundFrames | None:
     """Decode everything up to the last wanted frame. None when the frames are not those of the table."""
     pixels: dict[int, np.ndarray] = {}
     asked = set(wanted)
@@ -208,19 +175,20 @@ def _take_by_table(
             if position in asked:
                 pixels[position] = convert(frame)
                 if len(pixels) == len(asked):
-                    return _Found(pixels=pixels)
+                    return FoundFrames(pixels=pixels)
     except SampleError as error:
-        return _Found(pixels=pixels, fault=error)
+        return FoundFrames(pixels=pixels, fault=error)
     return None
 
 
-class _Counted:
+class CountedVideo:
     """A video whose frames can only be known by decoding them all. Raises SampleError when any is damaged."""
 
     def __init__(self, source: VideoSource, limits: Limits) -> None:
         self._source = source
         self._limits = limits
         self._kept: list[av.VideoFrame] | None = []
+        self.sizes: set[tuple[int, int]] = set()
         num_bytes = num_frames = 0
         times_s: list[float | None] = []
         rate = 25.0
@@ -229,6 +197,7 @@ class _Counted:
             for frame in _frames(video):
                 num_frames += 1
                 times_s.append(frame.time)
+                self.sizes.add((frame.width, frame.height))
                 if self._kept is not None:
                     num_bytes += sum(plane.buffer_size for plane in frame.planes)
                     self._kept.append(frame)
@@ -241,12 +210,12 @@ class _Counted:
         self.times_s = np.sort(known) if len(set(known)) == num_frames else np.arange(num_frames) / rate
         self.end_s = float(self.times_s[-1]) + (float(np.median(np.diff(self.times_s))) if num_frames > 1 else 1 / rate)
 
-    def take(self, wanted: Sequence[int], convert: Convert) -> _Found:
+    def take(self, wanted: Sequence[int], convert: Convert) -> FoundFrames:
         """Convert the wanted frames, decoding again what was not kept."""
         asked = set(wanted)
         if self._kept is not None:
-            return _Found(pixels={position: convert(self._kept[position]) for position in asked})
+            return FoundFrames(pixels={position: convert(self._kept[position]) for position in asked})
         with _in_order(self._source, self._limits) as frames:
-            return _Found(
+            return FoundFrames(
                 pixels={position: convert(frame) for position, frame in enumerate(frames) if position in asked}
             )

@@ -25,8 +25,8 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".3gp", ".flv", ".wmv", ".ogv"}
 )
 
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,ivf,nut,mxf,gxf,wtv"
-_PROTOCOLS = "file,subfile"
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,ivf,nut,mxf,gxf,wtv"
+PROTOCOLS = "file,subfile"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ def open_video(source: VideoSource, limits: Limits) -> Iterator[OpenVideo]:
         container = av.open(
             source.target(),
             mode="r",
-            options={"format_whitelist": _FORMATS, "protocol_whitelist": _PROTOCOLS},
+            options={"format_whitelist": FORMATS, "protocol_whitelist": PROTOCOLS},
             metadata_errors="ignore",
         )
     except (FileNotFoundError, PermissionError) as error:

@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from ..errors import EncoderError, nearest
+from ..errors import EncoderError, SampleError, nearest
 from ..keys.digest import Document
 
 if TYPE_CHECKING:
     import torch
+
+    from ..decode.sampling import Window
+    from ..decode.video_file import VideoSource
 
 ENTRY_POINT_GROUP = "fovcache.extractors"
 
@@ -32,8 +35,8 @@ class InputSpec(Protocol):
         """`frames`, `matrices`, `text`, …"""
 
     @property
-    def rows_per_sample(self) -> int:
-        """How many rows of the collated batch belong to one sample (its frames)."""
+    def typical_rows(self) -> int:
+        """About how many rows of a batch one sample makes: a default batch holds fewer samples of many."""
 
     def document(self) -> Document:
         """Everything here that decides the activations, for the recipe."""
@@ -47,6 +50,10 @@ class InputSpec(Protocol):
     def read(self, data: bytes, name: str) -> Item:
         """One sample's input. Raises SampleError for bytes that cannot be read as what they claim to be."""
 
+    def rows_of(self, item: Item) -> int | None:
+        """How many rows of the collated batch are the item's, which then keep an axis of their own; None for one row
+        without one."""
+
     def shape(self, item: Item) -> tuple[int, ...]:
         """Samples of equal shape can share a batch."""
 
@@ -54,7 +61,15 @@ class InputSpec(Protocol):
         """An item of a given shape that stands in a batch for a sample that failed."""
 
     def collate(self, items: Sequence[Item], device: torch.device) -> torch.Tensor:
-        """Items of equal shape as one batch on `device`, `[items · rows_per_sample, …]`."""
+        """Items of equal shape as one batch on `device`, `[rows of all items, …]`."""
+
+
+@runtime_checkable
+class WindowedInputSpec(InputSpec, Protocol):
+    """An input that is read from its file, which may be long, several windows of its time in one pass."""
+
+    def read_windows(self, source: VideoSource, windows: Sequence[Window]) -> Sequence[Item | SampleError]:
+        """One item for each window, or why it cannot be had. Raises SampleError where the whole file is at fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ class FrameInput:
         return "frames"
 
     @property
-    def rows_per_sample(self) -> int:
+    def typical_rows(self) -> int:
         """One: stills have one frame."""
         return 1
 
@@ -54,7 +54,7 @@ class FrameInput:
         return {
             "kind": self.kind,
             "clip": {
-                "frames": self.rows_per_sample,
+                "frames": 1,
                 "sampling": "uniform",
                 "size": self.size,
                 "fit": self.fit if self.size is not None else None,
@@ -62,11 +62,15 @@ class FrameInput:
                 "color": {"space": "sRGB as stored", "matrix": "as the codec decodes", "range": "full"},
                 "decoder": {"name": still_decoder()["name"], "device": "cpu"},
             },
-            "preprocessing": {
-                "scale": "1/255",
-                "mean": list(self.mean) if self.mean is not None else None,
-                "std": list(self.std) if self.std is not None else None,
-            },
+            "preprocessing": self.preprocessing(),
+        }
+
+    def preprocessing(self) -> Document:
+        """What is done to pixels after decoding."""
+        return {
+            "scale": "1/255",
+            "mean": list(self.mean) if self.mean is not None else None,
+            "std": list(self.std) if self.std is not None else None,
         }
 
     def software(self) -> Document:
@@ -84,6 +88,10 @@ class FrameInput:
     def read(self, data: bytes, name: str) -> np.ndarray:
         """uint8 [1, height, width, 3]. Raises SampleError."""
         return decode_still(data, size=self.size, fit=self.fit)[None]
+
+    def rows_of(self, item: np.ndarray) -> int | None:
+        """None: a still's row has no axis of frames."""
+        return None
 
     def shape(self, item: np.ndarray) -> tuple[int, ...]:
         """[frames, height, width, 3]."""

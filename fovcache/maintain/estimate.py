@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import statistics
 import time
@@ -10,19 +11,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..builder.clock import StageClock
-from ..builder.request import BuildOptions, EncoderRequest, pick_device, resolve
+from ..builder.finding import by_kind, find_samples
+from ..builder.request import BuildOptions, EncoderRequest, Resolved, pick_device, resolve
 from ..builder.wants import stand
 from ..errors import SampleError, SourceError
 from ..keys.digest import DIGEST_BYTES
-from ..sources.scan import scan_sources
 from ..store.index import open_index
-from ..store.layout import MEMO
-from ..store.memo import Memo
 from ..store.storage import LocalStorage
 
 _MAX_RUNS = 7
 _ENOUGH_S = 2.0
+_FEW = 8
+"""Samples that are downloaded to be measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,39 +64,36 @@ def estimate(
     sources: Sequence[str], request: EncoderRequest, options: BuildOptions, storage: LocalStorage | None = None
 ) -> Estimate:
     """Scan the sources, encode a few samples, and multiply. Writes nothing; `storage` is a cache to count hits in."""
-    from ..builder.encoding import BatchEncoder, SampleReader
+    from ..builder.encoding import BatchEncoder
+    from ..builder.reading import read_item
 
-    resolved = resolve(request)
-    memo = Memo(storage.path(MEMO) if storage else None, ignore=options.rehash)
-    scan = scan_sources(sources, resolved.spec.suffixes(), memo, num_threads=options.threads())
-    keys = list(dict.fromkeys(sample.key for sample in scan.samples))
-    digests = [feature.digest for feature in resolved.features]
-    if storage is not None:
-        index = open_index(storage, resolved.recipe.digest)
-        software = resolved.spec.software()
-        missing = stand(index, keys, digests, software=software, retry_failed=options.retry_failed).wants
-        to_compute = len(missing)
-    else:
-        to_compute = len(keys)
-    device = pick_device(options.device)
-    slot = options.batch_on(device)
-    clock = StageClock()
-    reader = SampleReader(resolved.spec, scan.locations, clock, num_threads=1, num_ahead=1)
-    encoder = BatchEncoder(
-        resolved.extractor,
-        resolved.spec,
-        resolved.features,
-        device=device,
-        compute_dtype=request.compute_dtype,
-        batch_size=slot,
-        clock=clock,
-    )
-    try:
+    resolution = resolve(request, options.limits)
+    with contextlib.ExitStack() as stack:
+        scan, downloads = find_samples(sources, resolution.suffixes, options, stack, storage=storage)
+        if downloads is not None and len(scan.locations) < _FEW:
+            downloads.try_to_bring(scan.pending[:_FEW])
+        kinds = by_kind(scan.found(), resolution)
+        if not kinds:
+            raise SourceError("none of the sources' first samples can be read; `fovcache build` says why")
+        to_compute = len(scan.pending) + sum(_num_missing(storage, *kind, options) for kind in kinds)
+        resolved, keys = max(kinds, key=lambda kind: len(kind[1]))
+        device = pick_device(options.device)
+        slot = options.batch_on(device, resolved.spec)
+        encoder = BatchEncoder(
+            resolved.extractor,
+            resolved.spec,
+            resolved.features,
+            device=device,
+            compute_dtype=request.compute_dtype,
+            batch_size=slot,
+        )
+        stack.callback(encoder.close)
         items = []
         start = time.perf_counter()
         for key in keys[: 2 * slot]:
             try:
-                items.append(reader.read(key))
+                location = scan.locations[key]
+                items.append(read_item(resolved.spec, downloads.here(location) if downloads else location))
             except SampleError:
                 continue
         decode_s = (time.perf_counter() - start) / max(1, len(items))
@@ -108,13 +105,10 @@ def estimate(
         batch = (like * slot)[:slot]
         rows = encoder.rows(batch)  # the first batch also warms up
         encode_s = _median_s(lambda: encoder.rows(batch)) / len(batch)
-    finally:
-        reader.close()
-        encoder.close()
     row_bytes = sum(value.nbytes // len(batch) for value in rows.values())
     total = to_compute * (row_bytes + DIGEST_BYTES)
     return Estimate(
-        samples=len(scan.samples),
+        samples=len(scan.samples) + len(scan.pending),
         to_compute=to_compute,
         row_bytes=row_bytes,
         total_bytes=total,
@@ -125,6 +119,15 @@ def estimate(
         seconds=to_compute * max(decode_s / options.threads(), encode_s),
         measured_on=len(items),
     )
+
+
+def _num_missing(storage: LocalStorage | None, resolved: Resolved, keys: list[str], options: BuildOptions) -> int:
+    if storage is None:
+        return len(keys)
+    index = open_index(storage, resolved.recipe.digest)
+    digests = [feature.digest for feature in resolved.features]
+    software = resolved.spec.software()
+    return len(stand(index, keys, digests, software=software, retry_failed=options.retry_failed).wants)
 
 
 def _median_s(run: Callable[[], object]) -> float:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from ..builder.finding import by_kind, find_samples
 from ..builder.request import BuildOptions, EncoderRequest, Resolved, resolve
 from ..builder.wants import stand
 from ..keys.recipe import Feature, differences
-from ..sources.scan import scan_sources
-from ..store.layout import MEMO
-from ..store.memo import Memo
+from ..store.manifest import Failure
 from ..store.shard import keys_array
 from ..store.storage import LocalStorage
 from .catalog import Catalog
@@ -50,7 +50,7 @@ class ExplainReport:
     failed: int
     """Samples that failed before and would not be tried again, or cannot be read."""
     recipe: str
-    """The recipe's digest as asked for."""
+    """The recipe's digest as asked for; of stills, where there are stills and clips."""
     verdicts: tuple[Verdict, ...]
     """One a sample."""
 
@@ -70,33 +70,37 @@ def explain(
     storage: LocalStorage, sources: Sequence[str], request: EncoderRequest, options: BuildOptions
 ) -> ExplainReport:
     """Compare what a build of `sources` would ask for with what the cache holds. Runs no forward pass."""
-    resolved = resolve(request)
-    memo = Memo(storage.path(MEMO), ignore=options.rehash)
-    scan = scan_sources(sources, resolved.spec.suffixes(), memo, num_threads=options.threads())
+    resolution = resolve(request, options.limits)
+    with contextlib.ExitStack() as stack:
+        scan, _ = find_samples(sources, resolution.suffixes, options, stack, storage=storage)
     catalog = Catalog(storage)
-    keys = list(dict.fromkeys(sample.key for sample in scan.samples))
-    standing = stand(
-        catalog.index(resolved.recipe.digest),
-        keys,
-        [feature.digest for feature in resolved.features],
-        software=resolved.spec.software(),
-        retry_failed=options.retry_failed,
-    )
-    misses = [want.key for want in standing.wants]
-    reasons = _miss_reasons(catalog, resolved, misses)
-    verdicts = [_verdict(sample.uri, sample.key, reasons, standing.failed) for sample in scan.samples]
+    reasons: dict[str, tuple[str, Any, Any, str]] = {}
+    failed: dict[str, Failure] = {}
+    kinds = by_kind(scan.found(), resolution)
+    for resolved, keys in kinds:
+        standing = stand(
+            catalog.index(resolved.recipe.digest),
+            keys,
+            [feature.digest for feature in resolved.features],
+            software=resolved.spec.software(),
+            retry_failed=options.retry_failed,
+        )
+        reasons |= _miss_reasons(catalog, resolved, [want.key for want in standing.wants])
+        failed |= standing.failed
+    verdicts = [_verdict(sample.uri, sample.key, reasons, failed) for sample in scan.samples]
     verdicts += [_unreadable(uri=item.uri, reason=item.reason) for item in scan.unreadable]
+    verdicts += [_unknown(uri) for uri in scan.pending_uris]
     return ExplainReport(
         samples=len(verdicts),
         hits=sum(verdict.state == "hit" for verdict in verdicts),
         misses=sum(verdict.state == "miss" for verdict in verdicts),
         failed=sum(verdict.state == "failed" for verdict in verdicts),
-        recipe=resolved.recipe.digest,
+        recipe=(kinds[0][0] if kinds else resolution.each[0]).recipe.digest,
         verdicts=tuple(verdicts),
     )
 
 
-def _verdict(uri: str, key: str, reasons: dict[str, tuple[str, Any, Any, str]], failed: dict[str, Any]) -> Verdict:
+def _verdict(uri: str, key: str, reasons: dict[str, tuple[str, Any, Any, str]], failed: dict[str, Failure]) -> Verdict:
     if key in failed:
         reason = f"it failed in {failed[key].stage}: {failed[key].reason}; --retry-failed tries again"
         return Verdict(uri=uri, state="failed", field="", cached=None, asked=None, reason=reason)
@@ -108,6 +112,11 @@ def _verdict(uri: str, key: str, reasons: dict[str, tuple[str, Any, Any, str]], 
 
 def _unreadable(*, uri: str, reason: str) -> Verdict:
     return Verdict(uri=uri, state="failed", field="", cached=None, asked=None, reason=f"it cannot be read: {reason}")
+
+
+def _unknown(uri: str) -> Verdict:
+    reason = "not downloaded yet, or changed since: what it holds is not known"
+    return Verdict(uri=uri, state="miss", field="sample", cached=None, asked=None, reason=reason)
 
 
 def _miss_reasons(catalog: Catalog, resolved: Resolved, misses: list[str]) -> dict[str, tuple[str, Any, Any, str]]:

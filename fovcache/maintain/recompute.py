@@ -12,14 +12,12 @@ from typing import Any
 
 import torch
 
-from ..builder.clock import StageClock
-from ..builder.request import EncoderRequest, pick_device, resolve
+from ..builder.finding import find_samples
+from ..builder.request import BuildOptions, EncoderRequest, pick_device, resolve
 from ..errors import DamageError, FovcacheError, SampleError
-from ..sources.scan import scan_sources
 from ..store.index import open_index
-from ..store.layout import MANIFESTS, MEMO, REFS
+from ..store.layout import MANIFESTS, REFS
 from ..store.manifest import Manifest, manifest_names, read_manifest
-from ..store.memo import Memo
 from ..store.refs import read_ref
 from ..store.shard import keys_array
 from ..store.storage import LocalStorage
@@ -88,34 +86,37 @@ def _compare(
     largest: dict[str, float],
 ) -> int:
     """Recompute samples of one build's request and widen `largest`; how many there were."""
-    from ..builder.encoding import BatchEncoder, SampleReader
+    from ..builder.encoding import BatchEncoder
+    from ..builder.reading import read_item
     from ..loaders.rows import Rows
 
-    resolved = resolve(EncoderRequest.from_document(manifest.provenance["request"]))
-    if resolved.recipe.digest != manifest.recipe:
-        raise FovcacheError(f"{resolved.request.encoder} is not what it was when the rows were computed")
-    scan = scan_sources(known_sources(storage, manifest.provenance), resolved.spec.suffixes(), Memo(storage.path(MEMO)))
-    index = open_index(storage, manifest.recipe)
-    keys = sorted(scan.locations)
-    features = resolved.features
-    found = {f.digest: index.lookup(f.digest, keys_array(keys)) for f in features}
-    cached = [at for at in range(len(keys)) if all(shard[at] >= 0 for shard, _ in found.values())]
-    chosen = chance.sample(cached, min(num_samples, len(cached)))
-    clock = StageClock()
-    reader = SampleReader(resolved.spec, scan.locations, clock, num_threads=1, num_ahead=1)
-    encoder = BatchEncoder(
-        resolved.extractor,
-        resolved.spec,
-        features,
-        device=pick_device(device_name),
-        compute_dtype=resolved.request.compute_dtype,
-        batch_size=1,
-        clock=clock,
-    )
-    try:
+    resolution = resolve(EncoderRequest.from_document(manifest.provenance["request"]))
+    resolved = resolution.by_recipe(manifest.recipe)
+    if resolved is None:
+        encoder_name = manifest.provenance["request"]["encoder"]
+        raise FovcacheError(f"{encoder_name} is not what it was when the rows were computed")
+    sources = known_sources(storage, manifest.provenance)
+    with contextlib.ExitStack() as stack:
+        scan, downloads = find_samples(sources, resolution.suffixes, BuildOptions(), stack, storage=storage)
+        index = open_index(storage, manifest.recipe)
+        locations, features = scan.locations, resolved.features
+        keys = sorted(locations)
+        found = {f.digest: index.lookup(f.digest, keys_array(keys)) for f in features}
+        cached = [at for at in range(len(keys)) if all(shard[at] >= 0 for shard, _ in found.values())]
+        chosen = chance.sample(cached, min(num_samples, len(cached)))
+        encoder = BatchEncoder(
+            resolved.extractor,
+            resolved.spec,
+            features,
+            device=pick_device(device_name),
+            compute_dtype=resolved.request.compute_dtype,
+            batch_size=1,
+        )
+        stack.callback(encoder.close)
         for at in chosen:
+            location = locations[keys[at]]
             try:
-                rows = encoder.rows([reader.read(keys[at])])
+                rows = encoder.rows([read_item(resolved.spec, downloads.here(location) if downloads else location)])
             except SampleError as error:
                 raise FovcacheError(f"a cached sample cannot be read again: {error}") from error
             for feature in features:
@@ -126,7 +127,4 @@ def _compare(
                 apart = (rows[feature.digest].double() - old.double()).abs().max()
                 scale = old.double().abs().max().clamp_min(1e-12)
                 largest[feature.dtype] = max(largest.get(feature.dtype, 0.0), float(apart / scale))
-    finally:
-        reader.close()
-        encoder.close()
     return len(chosen)

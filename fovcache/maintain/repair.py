@@ -10,17 +10,19 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..builder.downloads import Downloads
+from ..builder.finding import by_kind, find_samples
 from ..builder.progress import OnProgress, silent
 from ..builder.request import BuildOptions, EncoderRequest, resolve
 from ..builder.run import recompute
 from ..errors import DamageError, FovcacheError
 from ..keys.recipe import SCHEMA
-from ..sources.scan import scan_sources
+from ..sources.scan import Scan
 from ..sources.spec import parse_source
 from ..store import layout
 from ..store.dataset import Dataset, publish_dataset, read_table
@@ -28,7 +30,6 @@ from ..store.documents import put_keyed, sealed
 from ..store.lease import hold_lease, sweep_dead
 from ..store.manifest import manifest_names, read_manifest
 from ..store.marker import marker_bytes
-from ..store.memo import Memo
 from ..store.refs import read_ref
 from ..store.shard import keys_hex
 from ..store.storage import LocalStorage
@@ -164,7 +165,7 @@ class _Repair:
                 seen.add(identity)
                 with contextlib.suppress(FovcacheError, KeyError, TypeError):
                     roots = [str(parse_source(text).root) for text in order["sources"]]
-                    suffixes = sorted(resolve(EncoderRequest.from_document(order["request"])).spec.suffixes())
+                    suffixes = sorted(resolve(EncoderRequest.from_document(order["request"])).suffixes)
                     yield {"sources": order["sources"], "roots": roots, "suffixes": suffixes}
 
     def _rescan_dataset(self, name: str) -> None:
@@ -172,11 +173,12 @@ class _Repair:
         self.reasons[name] = "nothing says where its samples came from"
         for place in self._places(layout.stem(name)):
             try:
-                scan = scan_sources(place["sources"], frozenset(place["suffixes"]), Memo(None))
+                with contextlib.ExitStack() as stack:
+                    scan, _ = self._scan(place["sources"], frozenset(place["suffixes"]), stack)
             except FovcacheError as error:
                 self.reasons[name] = str(error)
                 continue
-            dataset = Dataset(samples=scan.samples, unreadable=scan.unreadable)
+            dataset = Dataset.of(scan)
             if dataset.digest == layout.stem(name):
                 self.storage.delete(name)
                 publish_dataset(self.storage, dataset)
@@ -236,33 +238,45 @@ class _Repair:
     def _recompute(self, recipe: str, provenance: dict[str, Any], only: frozenset[str] | None) -> bool:
         """Compute what a build was asked for and now lacks rows; whether all its samples were there."""
         order = _order(provenance)
-        resolved = resolve(EncoderRequest.from_document(order["request"]))
-        if resolved.recipe.digest != recipe:
+        resolution = resolve(EncoderRequest.from_document(order["request"]))
+        resolved = resolution.by_recipe(recipe)
+        if resolved is None:
             raise DamageError(f"{order['request']['encoder']} is not what it was when the block was computed")
-        scan = scan_sources(known_sources(self.storage, order), resolved.spec.suffixes(), Memo(None))
-        keys = [sample.key for sample in scan.samples]
-        try:
-            keys = keys_hex(read_table(self.storage, order["dataset"]).keys)
-        except (DamageError, FileNotFoundError):
-            logger.warning("the dataset of the damaged block is unknown; its sources' present samples are taken for it")
-        gone = sum(key not in scan.locations for key in keys)
-        if gone:
-            self.reasons[recipe] = f"{gone} samples are no longer in their sources"
-        options = BuildOptions(
-            device=self.device, batch_size=order["batch_size"], rows_per_block=order["rows_per_block"]
-        )
-        present = [key for key in keys if key in scan.locations]
-        self.num_recomputed += recompute(
-            self.storage,
-            resolved,
-            scan,
-            present,
-            options,
-            dataset=order["dataset"],
-            only=only,
-            on_progress=self.on_progress,
-        )
+        with contextlib.ExitStack() as stack:
+            scan, downloads = self._scan(known_sources(self.storage, order), resolution.suffixes, stack)
+            mine = [key for known, keys in by_kind(scan.found(), resolution) if known is resolved for key in keys]
+            try:
+                keys = keys_hex(read_table(self.storage, order["dataset"] or "").keys)
+            except (DamageError, FileNotFoundError):
+                logger.warning(
+                    "the dataset of the damaged block is unknown; its sources' present samples are taken for it"
+                )
+                keys = mine
+            gone = sum(key not in scan.locations for key in keys)
+            if gone:
+                self.reasons[recipe] = f"{gone} samples are no longer in their sources"
+            options = BuildOptions(
+                device=self.device, batch_size=order["batch_size"], rows_per_block=order["rows_per_block"]
+            )
+            present = set(mine)
+            self.num_recomputed += recompute(
+                self.storage,
+                resolved,
+                scan,
+                [key for key in keys if key in present],
+                options,
+                dataset=order["dataset"],
+                only=only,
+                downloads=downloads,
+                on_progress=self.on_progress,
+            )
         return not gone
+
+    def _scan(
+        self, sources: Sequence[str], suffixes: frozenset[str], stack: contextlib.ExitStack
+    ) -> tuple[Scan, Downloads | None]:
+        """The samples as they are now, whatever is remembered of files; of URLs their servers are asked."""
+        return find_samples(sources, suffixes, BuildOptions(), stack, storage=self.storage, trust_files=False)
 
     def _restore_documents(self, damaged: dict[str, Damage]) -> None:
         """Recipe and feature documents follow from the requests in the manifests; one that none leads to goes."""
@@ -275,12 +289,12 @@ class _Repair:
         requests = {json.dumps(_order(m.provenance)["request"], sort_keys=True): m.provenance for m in manifests}
         for provenance in requests.values():
             try:
-                resolved = resolve(EncoderRequest.from_document(_order(provenance)["request"]))
+                resolution = resolve(EncoderRequest.from_document(_order(provenance)["request"]))
             except (FovcacheError, KeyError, TypeError) as error:
                 self.reasons[layout.RECIPES] = self.reasons[layout.FEATURES] = str(error)
                 continue
-            documents = {layout.recipe_name(resolved.recipe.digest): resolved.recipe.document}
-            documents |= {layout.feature_name(feature.digest): feature.document for feature in resolved.features}
+            documents = {layout.recipe_name(each.recipe.digest): each.recipe.document for each in resolution.each}
+            documents |= {layout.feature_name(f.digest): f.document for each in resolution.each for f in each.features}
             for name in documents.keys() & damaged.keys():
                 self.storage.delete(name)
                 put_keyed(self.storage, name, documents[name])

@@ -1,7 +1,7 @@
 """What waits between two stages: numbered items that arrive in any order and leave in theirs, bounded.
 
-Threads wait on a lock of their own and never inside the channel's. A signal handler that raises in the main thread
-therefore always finds, and leaves, the channel's lock usable, which threading.Condition does not promise.
+A signal handler may raise in the main thread between any two steps, and the run must still end. So a thread waits on a
+lock of its own, outside the channel's, and is woken before it is forgotten; threading.Condition promises neither.
 """
 
 from __future__ import annotations
@@ -66,27 +66,19 @@ class Channel:
         if self._is_stopped:
             raise Stopped
 
-    def get(self) -> Entry | None:
-        """Take the next item, waiting for it; None after the last. Raises Stopped."""
+    def get(self, *, wait: bool = True) -> Entry | None:
+        """Take the next item; None after the last, or when it is not there and not waited for. Raises Stopped."""
         while True:
             with self._lock:
                 if self._is_stopped:
                     raise Stopped
                 if self._next in self._held:
                     return self._take()
-                if self._next == self._num_items:
+                if self._next == self._num_items or not wait:
                     return None
                 arrival = _locked()
                 self._getters.append(arrival)
             arrival.acquire()
-
-    def take_ready(self) -> list[Entry]:
-        """Take all items whose turn has come, waiting for none."""
-        with self._lock:
-            ready = []
-            while self._next in self._held:
-                ready.append(self._take())
-            return ready
 
     def close(self, num_items: int) -> None:
         """Say how many items there are in all; `get` returns None after them. More than once is fine."""
@@ -106,11 +98,10 @@ class Channel:
             self._is_stopped = True
             self._held.clear()
             self._bytes = 0
-            for _, room in self._parked.values():
-                room.release()
+            for waiter in (*(room for _, room in self._parked.values()), *self._getters):
+                if waiter.locked():  # else it is awake already
+                    waiter.release()
             self._parked.clear()
-            while self._getters:
-                self._getters.popleft().release()
 
     def occupancy(self) -> Occupancy:
         """How full it is, and was."""
@@ -143,16 +134,18 @@ class Channel:
         self._bytes -= entry[2]
         self._next += 1
         while self._parked and self._admits(self._parked[first := min(self._parked)][0]):
-            parked, room = self._parked.pop(first)
-            self._hold(parked)
+            parked, room = self._parked[first]
             room.release()
+            del self._parked[first]
+            self._hold(parked)
         self._wake_getters()
         return entry
 
     def _wake_getters(self) -> None:
         """Wake one for the next item, who wakes another for the one after it; wake all when there is none left."""
         while self._getters and (self._next in self._held or self._next == self._num_items):
-            self._getters.popleft().release()
+            self._getters[0].release()
+            self._getters.popleft()
             if self._next != self._num_items:
                 return
 

@@ -44,7 +44,8 @@ class Stage:
     It is iterated by the stage's only worker. Its time is busy time but for the waits for its items.
     """
     in_caller: bool = False
-    """Runs in the thread that iterates the pipeline's results, where signals arrive."""
+    """Runs in the thread that iterates the pipeline's results, where signals arrive; later stages' results are handed
+    out between its items."""
 
     def __post_init__(self) -> None:
         for name in ("num_workers", "max_queued"):
@@ -58,7 +59,7 @@ class Stage:
             what = "regroups its items" if self.regroup else "runs in the caller's thread"
             raise UsageError(f"stage {self.id!r} {what} and has {self.num_workers} workers; expected 1")
         if self.in_caller and self.timeout_s is not None:
-            raise UsageError(f"stage {self.id!r} runs in the caller's thread, which cannot be left behind: no timeout_s")
+            raise UsageError(f"stage {self.id!r} runs in the caller's thread, which knows no timeout_s")
 
     def apply(self, item: Any) -> Any:
         """`run`, with a SampleError as a Failed; what failed before is passed on untouched."""

@@ -36,6 +36,10 @@ class WorkerClock:
         spent[before if was is None else was] += now - since
         self._reading = (state, now, spent)
 
+    def leave(self) -> None:
+        """Be idle from now on; if it waited for an item, none came."""
+        self.enter(IDLE, was=IDLE if self._reading[0] == STARVED else None)
+
     def read(self) -> Reading:
         """What `worker_stats` takes; read first, then take the time."""
         return self._reading

@@ -11,6 +11,8 @@ from ..fetch.redact import redact
 from .fields import check_text
 
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
+_MAX_SHOWN = 200
+_BEFORE_AT = re.compile(r"//.*@", re.DOTALL)  # userinfo, also where a URL is too odd for it to be seen as such
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -51,7 +53,14 @@ def refusal(scheme: str) -> str:
     """Why a scheme is refused, in words."""
     if scheme == "file":
         return "scheme-refused: 'file:' URLs are read only where allow_file_urls says so; write the path instead"
-    return f"scheme-refused: {scheme[:20] + ':'!r} is not read, expected http:, https: or a path (./NAME if it has a colon)"
+    named = f"{scheme[:20]}:"
+    return f"scheme-refused: {named!r} is not read, expected http:, https: or a path (./NAME where a name has a colon)"
+
+
+def shown_uri(uri: str) -> str:
+    """A uri that is at fault, fit to be recorded: without secrets, in UTF-8, short and on one line."""
+    text = _BEFORE_AT.sub("//", redact(uri.strip()))[:_MAX_SHOWN].encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def check_url(text: str) -> str:

@@ -15,8 +15,11 @@ from ..errors import SourceError
 from .fields import MAX_TEXT_BYTES
 from .text_lines import read_lines
 
-_MAX_RECORD_CHARS = 1 << 23
-_MAX_REREAD_CHARS = 1 << 28
+_LINE_WEIGHT = 64
+"""What a line costs beside its characters, in characters."""
+_MAX_RECORD = 1 << 23
+_MAX_REREAD = 1 << 27
+"""In characters and lines' weights. Text can be so made that every line opens a quote which nothing closes."""
 
 
 def read_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
@@ -34,7 +37,8 @@ def read_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | 
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            fields, fault = [], f"not a row of CSV: {error}"
+            said = str(error).replace("\t", "\\t")  # the delimiter, as is
+            fields, fault = [], f"not a row of CSV: {said}"
         if fields is None:
             return
         if not fault and (not fields or (len(fields) == 1 and not fields[0].strip())):
@@ -60,16 +64,16 @@ class _Lines:
         self._again: deque[str] = deque()
         self._record: list[str] = []
         self._num_before = 0
-        self._num_chars = 0
-        self._num_reread = 0
+        self._weight = 0
+        self._reread = 0
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
         line = self._again.popleft() if self._again else next(self._file)
-        self._num_chars += len(line)
-        if self._record and self._num_chars > _MAX_RECORD_CHARS:
+        self._weight += len(line) + _LINE_WEIGHT
+        if self._record and self._weight > _MAX_RECORD:
             self._again.appendleft(line)
             raise csv.Error("a quote that opens here is not closed")
         self._record.append(line)
@@ -79,7 +83,7 @@ class _Lines:
         """Forget the last record; the number of the next line, counted from 1."""
         self._num_before += len(self._record)
         self._record.clear()
-        self._num_chars = 0
+        self._weight = 0
         return self._num_before + 1
 
     def has_nul(self) -> bool:
@@ -89,8 +93,8 @@ class _Lines:
     def go_back(self) -> None:
         """Read the record's lines again, but its first."""
         rest = self._record[1:]
-        self._num_reread += sum(map(len, rest))
-        if self._num_reread > _MAX_REREAD_CHARS:
+        self._reread += self._weight if rest else 0
+        if self._reread > _MAX_REREAD:
             raise SourceError(f"{self._path} has too many quotes that are not closed; expected CSV as of RFC 4180")
         self._again.extendleft(reversed(rest))
         del self._record[1:]

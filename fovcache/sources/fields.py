@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import reprlib
-from decimal import Decimal
 from typing import Any
 
 ANNOTATIONS = ("label", "caption", "group", "split")
@@ -61,7 +60,7 @@ def check_window(start: Any, end: Any) -> tuple[float | None, float | None]:
 def _seconds(name: str, value: Any) -> float | None:
     if is_missing(value):
         return None
-    if not isinstance(value, int | float | Decimal) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError(f"{name} is {reprlib.repr(value)}, expected a number of seconds")
     try:
         seconds = float(value)

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError, nearest
-from .address import Base
+from .address import Base, shown_uri
 from .entry import Entry
-from .fields import check_annotation, check_text, check_window, is_missing
-from .manifest_rows import COLUMNS, Row, csv_rows, json_rows, parquet_rows
+from .fields import check_annotation, check_window, is_missing
+from .manifest_rows import ROWS, Row, names_said
 
 logger = logging.getLogger(__name__)
 
-_ROWS: dict[str, Callable[[Path, Counter[str]], Iterator[tuple[int, Row]]]] = {
-    ".csv": csv_rows,
-    ".tsv": csv_rows,
-    ".jsonl": json_rows,
-    ".ndjson": json_rows,
-    ".parquet": parquet_rows,
-}
-MANIFEST_SUFFIXES = frozenset(_ROWS)
+MANIFEST_SUFFIXES = frozenset(ROWS)
 SPLIT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 """What a split may be called, here and in front of a SOURCE."""
 _USUAL_SPLITS = ("train", "val", "test", "training", "valid", "validation", "dev", "testing", "eval", "evaluation")
-_USUAL_NAMES = ("path", "url", "file", "filename", "file_name", "filepath", "file_path", "image", "video", "name", "src")
-_MAX_SHOWN = 200
 
 
 def read_manifest(
@@ -52,16 +42,14 @@ def read_manifest(
     table = _Table(path.name, number, split, base)
     ignored: Counter[str] = Counter()
     try:
-        for where, row in _ROWS[path.suffix.lower()](path, ignored):
+        for where, row in ROWS[path.suffix.lower()](path, ignored):
             yield table.entry(where, row)
     except OSError as error:
         raise SourceError(f"manifest {path} cannot be read: {error.strerror or error}") from error
     if not table.num_rows:
         raise SourceError(f"manifest {path} is empty; expected rows with a uri")
-    if not table.has_uris:
-        raise SourceError(_without_uri(path, list(ignored)))
     if ignored:
-        logger.warning("manifest %s: columns that mean nothing here are ignored: %s", path, _names(ignored))
+        logger.warning("manifest %s: columns that mean nothing here are ignored: %s", path, names_said(ignored))
     if table.odd_splits:
         logger.warning("manifest %s: %s", path, _about_splits(table.odd_splits))
 
@@ -75,7 +63,6 @@ class _Table:
         self._split = split
         self._base = base
         self.num_rows = 0
-        self.has_uris = False
         self.odd_splits: Counter[str] = Counter()
 
     def entry(self, where: int, row: Row) -> Entry:
@@ -86,9 +73,8 @@ class _Table:
         uri = row.get("uri")
         if is_missing(uri):
             return self._fault(where, "", "it has no uri")
-        self.has_uris = True
         if not isinstance(uri, str):
-            return self._fault(where, "", f"uri is {uri!r:.40}, expected text")
+            return self._fault(where, "", "uri is not UTF-8" if isinstance(uri, bytes) else f"uri is {uri!r:.40}")
         try:
             recorded, place = self._base.locate(uri)
             start_s, end_s = check_window(row.get("start_s"), row.get("end_s"))
@@ -99,34 +85,24 @@ class _Table:
                 label=_annotation("label", row.get("label")),
                 caption=_text("caption", row.get("caption")),
                 group=_text("group", row.get("group")),
-                split=self._split or self._split_of(row.get("split")),
+                split=self._split or self._column_split(row.get("split")),
                 start_s=start_s,
                 end_s=end_s,
             )
         except ValueError as error:
             return self._fault(where, uri, str(error))
 
-    def _split_of(self, value: Any) -> str | None:
+    def _column_split(self, value: Any) -> str | None:
         split = _text("split", value)
-        if split is None:
-            return None
-        if not SPLIT.fullmatch(split):
-            raise ValueError(f"split is {split[:40]!r}, expected letters, digits, '_' and '-', as in train")
-        if split not in _USUAL_SPLITS:
+        if split is not None and split not in _USUAL_SPLITS:
+            if not SPLIT.fullmatch(split):
+                raise ValueError(f"split is {split[:40]!r}, expected a name of letters, digits, '_' and '-'")
             self.odd_splits[split] += 1
         return split
 
     def _fault(self, where: int, uri: str, reason: str) -> Entry:
-        place = f"{self._name}:{where}"
-        return Entry(uri=shown_uri(uri) or place, source=self._number, fault=f"{reason} ({place})")
-
-
-def shown_uri(uri: str) -> str:
-    """A uri that is at fault, fit to be recorded: short, UTF-8, without control characters or secrets."""
-    from ..fetch.redact import redact
-
-    text = redact(uri[:_MAX_SHOWN]).encode("utf-8", "backslashreplace").decode()
-    return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+        stands = f"{self._name}:{where}"
+        return Entry(uri=shown_uri(uri) or stands, source=self._number, fault=f"{reason} ({stands})")
 
 
 def _annotation(name: str, value: Any) -> int | str | None:
@@ -134,5 +110,20 @@ def _annotation(name: str, value: Any) -> int | str | None:
         return None
     if isinstance(value, float) and value.is_integer():  # what tables make of integers where some are missing
         value = int(value)
-    value = check_annotation(name, value)
-    return sys.intern(value) if isinstance(value, str) else value
+    checked = check_annotation(name, value)
+    return checked if name == "caption" or isinstance(checked, int) else sys.intern(checked)  # few, and often repeated
+
+
+def _text(name: str, value: Any) -> str | None:
+    checked = _annotation(name, value)
+    assert not isinstance(checked, int), "only labels are numbers"
+    return checked
+
+
+def _about_splits(odd: Counter[str]) -> str:
+    said = []
+    for split, num in odd.most_common(5):
+        near = nearest(split, _USUAL_SPLITS, most=1)
+        said.append(f"{split!r} ({num} rows{near if near.startswith('; nearest') else ''})")
+    more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+    return f"{odd.total()} rows are in splits other than train, val, test, …; they are kept: {', '.join(said)}{more}"

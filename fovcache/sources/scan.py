@@ -6,175 +6,229 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..decode.sampling import WHOLE, Window
 from ..errors import SourceError
 from ..keys.digest import file_digest
+from ..keys.recipe import sample_key
 from ..store.memo import Memo, now_ns
-from .folder import class_of, walk_files
+from .entry import Entry
+from .listing import Listing, as_text, list_sources
+from .place import Place
 from .sample import Location, Sample, Unreadable
 from .spec import SourceSpec, parse_source
 from .tar_shards import TarEntry, read_tar
 
 logger = logging.getLogger(__name__)
 
-TAR_SUFFIX = ".tar"
 
+@dataclass(kw_only=True)
+class Found:
+    """Samples of some entries, in their order."""
 
-@dataclass(frozen=True, kw_only=True)
-class Scan:
-    """What the sources of a build hold."""
-
-    sources: tuple[SourceSpec, ...]
-    """The sources, expanded."""
-    samples: tuple[Sample, ...]
-    """In the order of the sources, then by path or archive order."""
-    unreadable: tuple[Unreadable, ...]
+    samples: list[Sample] = field(default_factory=list)
+    """Those whose content is known."""
+    unreadable: list[Unreadable] = field(default_factory=list)
     """What could not become a sample."""
-    locations: dict[str, Location]
+    locations: dict[str, Location] = field(default_factory=dict)
     """For each key, where its bytes lie (the first place, of several)."""
-    num_ignored: int
-    """Files in folders that are of no kind that is read here."""
 
 
-@dataclass(slots=True)
-class _File:
-    path: str
-    uri: str
-    source: int
-    split: str | None
-    label: str | None
-    value: bytes = b""
-    fault: str = ""
+class Scan:
+    """What the sources of a build hold. URLs that are not known yet are `pending`, and can be filled in later."""
+
+    def __init__(self, sources: tuple[SourceSpec, ...], suffixes: frozenset[str], listing: Listing) -> None:
+        self.sources = sources
+        """The sources, expanded."""
+        self.suffixes = suffixes
+        """Endings of inputs, with the dot."""
+        self.num_ignored = listing.num_ignored
+        """Files in folders that are of no kind that is read here."""
+        self.places = listing.places
+        """Every file and URL, by path or URL, in the order of the sources."""
+        self._entries = listing.entries
+        self._found: Found | None = None
+        self._entries_at: dict[str, list[Entry]] = {}
 
     @property
-    def suffix(self) -> str:
-        return os.path.splitext(self.path)[1].lower()
+    def samples(self) -> Sequence[Sample]:
+        """In the order of the sources, then by path, row or archive order."""
+        return self.found().samples
+
+    @property
+    def unreadable(self) -> Sequence[Unreadable]:
+        """What could not become a sample."""
+        return self.found().unreadable
+
+    @property
+    def locations(self) -> dict[str, Location]:
+        """For each key, where its bytes lie."""
+        return self.found().locations
+
+    @property
+    def pending(self) -> list[Place]:
+        """URLs whose content is not known yet, in order."""
+        return [place for place in self.places.values() if not place.is_known]
+
+    @property
+    def pending_uris(self) -> list[str]:
+        """The uris of entries whose content is not known yet."""
+        pending = {place.where for place in self.pending}
+        return [entry.uri for entry in self._entries if entry.place in pending]
+
+    @property
+    def remote(self) -> list[Place]:
+        """All URLs, in order."""
+        return [place for place in self.places.values() if place.is_remote]
+
+    def found(self) -> Found:
+        """All that is known now."""
+        if self._found is None:
+            self._found = self._collect(self._entries)
+        return self._found
+
+    def found_at(self, places: Iterable[Place]) -> Found:
+        """What some places hold, now that they are known."""
+        self._found = None
+        if not self._entries_at:
+            for entry in self._entries:
+                self._entries_at.setdefault(entry.place, []).append(entry)
+        return self._collect(entry for place in places for entry in self._entries_at[place.where])
+
+    def _collect(self, entries: Iterable[Entry]) -> Found:
+        found = Found()
+        for entry in entries:
+            place = self.places.get(entry.place)
+            if place is None or place.fault:
+                reason, permanent = (entry.fault, True) if place is None else (place.fault, place.is_permanent)
+                found.unreadable.append(
+                    Unreadable(uri=entry.uri, source=entry.source, reason=reason, permanent=permanent)
+                )
+            elif place.is_tar and place.value:
+                for fields in json.loads(place.value)["entries"]:
+                    _add_member(found, entry, place, TarEntry(**fields))
+            elif place.value:
+                _add_file(found, entry, place)
+        return found
 
 
-def scan_sources(sources: Sequence[str], suffixes: frozenset[str], memo: Memo, *, num_threads: int = 4) -> Scan:
-    """Find and hash the samples of `sources`; `suffixes` are the endings of inputs, with the dot.
+def scan_sources(
+    sources: Sequence[str],
+    suffixes: frozenset[str],
+    memo: Memo,
+    *,
+    num_threads: int = 4,
+    allow_file_urls: bool = False,
+) -> Scan:
+    """Find the samples of `sources` and hash the local ones; `suffixes` are the endings of inputs, with the dot.
 
     Raises SourceError for a source that does not exist or holds no sample at all.
     """
     if not sources:
-        raise SourceError("no source was given; expected folders or tar shards, as in train=DIR")
+        raise SourceError("no source was given; expected folders, tar shards, manifests or URLs, as in train=DIR")
     specs = tuple(parse_source(text) for text in sources)
-    accepted = suffixes | {TAR_SUFFIX}
-    files: list[_File] = []
-    num_ignored = 0
-    for number, spec in enumerate(specs):
-        found = list(_files(spec, number))
-        wanted = [file for file in found if file.suffix in accepted]
-        if not wanted:
-            endings = ", ".join(sorted(accepted))
-            raise SourceError(f"source {spec.text!r} holds no samples; expected files ending in {endings}")
-        num_ignored += len(found) - len(wanted)
-        files += wanted
-    changed = [file for file in files if not _recall(file, suffixes, memo)]
+    listing = list_sources(specs, suffixes, allow_file_urls=allow_file_urls)
+    changed = [
+        place
+        for place in listing.places.values()
+        if not place.is_remote and not place.fault and not _recall(place, suffixes, memo)
+    ]
     with ThreadPoolExecutor(num_threads) as pool:
-        for _ in pool.map(lambda file: _hash(file, suffixes, memo), changed):
+        for _ in pool.map(lambda place: _hash(place, suffixes, memo), changed):
             pass
-    return _collect(specs, files, num_ignored)
+    return Scan(specs, suffixes, listing)
 
 
-def _files(spec: SourceSpec, number: int) -> Iterator[_File]:
-    for path in spec.paths:
-        if not path.is_dir():
-            yield _File(str(path), _text(path.relative_to(spec.root).as_posix()), number, spec.split, None)
-            continue
-        prefix = "" if path == spec.root else path.relative_to(spec.root).as_posix() + "/"
-        try:
-            for file, relative in walk_files(str(path)):
-                uri = _text(relative)
-                yield _File(file, _text(prefix) + uri, number, spec.split, class_of(uri))
-        except OSError as error:
-            raise SourceError(f"source {spec.text!r}: cannot list {error.filename}: {error.strerror}") from error
-
-
-def _text(name: str) -> str:
-    """A file name as text: bytes that are no UTF-8 are written out, as in `\\xff.png`."""
-    return name if name.isascii() else os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _recall(file: _File, suffixes: frozenset[str], memo: Memo) -> bool:
+def _recall(place: Place, suffixes: frozenset[str], memo: Memo) -> bool:
     """Whether the memo knows the file as it is now; then its value is filled in."""
     try:
-        value = memo.get(file.path, os.stat(file.path))
+        value = memo.get(place.path, os.stat(place.path))
     except OSError:
         return False
-    if value is None or (file.suffix == TAR_SUFFIX and json.loads(value)["suffixes"] != sorted(suffixes)):
+    if value is None or (place.is_tar and not is_table_of(value, suffixes)):
         return False
-    file.value = value
+    place.value = value
     return True
 
 
-def _hash(file: _File, suffixes: frozenset[str], memo: Memo) -> None:
-    """Read the file and fill in its digest, or its entries when it is a shard."""
+def _hash(place: Place, suffixes: frozenset[str], memo: Memo) -> None:
+    """Read the file and fill in its digest, or its members when it is a shard."""
     try:
-        before = os.stat(file.path)
+        before = os.stat(place.path)
         if not stat.S_ISREG(before.st_mode):  # reading a pipe would wait for ever
-            file.fault = "it is not a plain file"
+            place.fault = "it is not a plain file"
             return
         hashed_ns = now_ns()
-        is_tar = file.suffix == TAR_SUFFIX
-        value = _tar_value(Path(file.path), suffixes) if is_tar else bytes.fromhex(file_digest(file.path))
-        after = os.stat(file.path)
+        value = content_value(place, suffixes)
+        after = os.stat(place.path)
     except OSError as error:
-        file.fault = error.strerror or str(error)
+        place.fault = error.strerror or str(error)
         return
     if (before.st_size, before.st_mtime_ns, before.st_ino) != (after.st_size, after.st_mtime_ns, after.st_ino):
-        file.fault = "it changed while it was read"
+        place.fault = "it changed while it was read"
         return
-    file.value = value
-    memo.remember(file.path, before, hashed_ns, value)
+    place.value = value
+    memo.remember(place.path, before, hashed_ns, value)
 
 
-def _tar_value(path: Path, suffixes: frozenset[str]) -> bytes:
-    entries = [asdict(entry) for entry in read_tar(path, suffixes)]
+def content_value(place: Place, suffixes: frozenset[str]) -> bytes:
+    """The digest of a place whose bytes are here, or the table of its members. Raises OSError, SourceError."""
+    if not place.is_tar:
+        return bytes.fromhex(file_digest(place.path))
+    entries = [asdict(entry) for entry in read_tar(Path(place.path), suffixes)]
     return json.dumps({"suffixes": sorted(suffixes), "entries": entries}).encode()
 
 
-def _collect(specs: tuple[SourceSpec, ...], files: list[_File], num_ignored: int) -> Scan:
-    samples: list[Sample] = []
-    unreadable: list[Unreadable] = []
-    locations: dict[str, Location] = {}
-    for file in files:
-        if file.fault:
-            unreadable.append(Unreadable(uri=file.uri, source=file.source, reason=file.fault, permanent=False))
-        elif file.suffix == TAR_SUFFIX:
-            for fields in json.loads(file.value)["entries"]:
-                _add_tar_entry(file, TarEntry(**fields), samples, unreadable, locations)
-        else:
-            key = file.value.hex()
-            samples.append(Sample(key=key, uri=file.uri, source=file.source, label=file.label, split=file.split))
-            locations.setdefault(key, Location(path=file.path))
-    return Scan(
-        sources=specs,
-        samples=tuple(samples),
-        unreadable=tuple(unreadable),
-        locations=locations,
-        num_ignored=num_ignored,
+def is_table_of(value: bytes, suffixes: frozenset[str]) -> bool:
+    """Whether a remembered value is a shard's table, made for the same kinds of inputs."""
+    try:
+        return bool(json.loads(value)["suffixes"] == sorted(suffixes))
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
+def _add_file(found: Found, entry: Entry, place: Place) -> None:
+    content = place.value.hex()
+    key, window = content, WHOLE
+    if entry.start_s is not None or entry.end_s is not None:
+        window = Window(start_s=entry.start_s or 0.0, end_s=entry.end_s)
+        if window != WHOLE:
+            key = sample_key(content, window.start_s, window.end_s)
+    found.samples.append(
+        Sample(
+            key=key,
+            uri=entry.uri,
+            source=entry.source,
+            label=entry.label,
+            caption=entry.caption,
+            group=entry.group,
+            split=entry.split,
+        )
     )
+    if key not in found.locations:
+        found.locations[key] = Location(place=place, content=content, suffix=place.suffix, window=window)
 
 
-def _add_tar_entry(
-    file: _File,
-    entry: TarEntry,
-    samples: list[Sample],
-    unreadable: list[Unreadable],
-    locations: dict[str, Location],
-) -> None:
-    uri = f"{file.uri}#{_text(entry.name)}" if entry.name else file.uri
-    if entry.fault:
-        unreadable.append(Unreadable(uri=uri, source=file.source, reason=entry.fault, permanent=True))
+def _add_member(found: Found, entry: Entry, place: Place, member: TarEntry) -> None:
+    uri = f"{entry.uri}#{as_text(member.name)}" if member.name else entry.uri
+    if member.fault:
+        found.unreadable.append(Unreadable(uri=uri, source=entry.source, reason=member.fault, permanent=True))
         return
-    fields: dict[str, Any] = {"split": file.split, **entry.fields}
-    if file.split is not None:
-        fields["split"] = file.split  # what the user says on the command line comes first
-    samples.append(Sample(key=entry.digest, uri=uri, source=file.source, **fields))
-    locations.setdefault(entry.digest, Location(path=file.path, offset=entry.offset, size=entry.size))
+    named: dict[str, Any] = {name: getattr(entry, name) for name in ("label", "caption", "group", "split")}
+    fields = {**named, **member.fields}
+    if entry.split is not None:
+        fields["split"] = entry.split  # what the user says on the command line comes first
+    found.samples.append(Sample(key=member.digest, uri=uri, source=entry.source, **fields))
+    if member.digest not in found.locations:
+        found.locations[member.digest] = Location(
+            place=place,
+            content=member.digest,
+            suffix=os.path.splitext(member.name)[1].lower(),
+            offset=member.offset,
+            size=member.size,
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from .safetensors_file import array_bytes, file_parts, parse_header
 from .shard import keys_array, keys_hex
 from .storage import Storage
 from .strings import pack_categories, pack_strings, unpack_categories, unpack_strings
+
+if TYPE_CHECKING:
+    from ..sources.scan import Scan
 
 _NUMPY: dict[str, np.dtype[Any]] = {"U8": np.dtype(np.uint8), "I32": np.dtype(np.int32), "I64": np.dtype(np.int64)}
 _NAMES = {value.str: key for key, value in _NUMPY.items()}
@@ -37,6 +40,11 @@ class Dataset:
     """In the order of their sources."""
     unreadable: tuple[Unreadable, ...] = ()
     """What the sources held that could not be read."""
+
+    @classmethod
+    def of(cls, scan: Scan) -> Dataset:
+        """What the sources of a scan hold."""
+        return cls(samples=tuple(scan.samples), unreadable=tuple(scan.unreadable))
 
     def parts(self) -> list[bytes | memoryview]:
         """The dataset's file: columns as a safetensors file."""

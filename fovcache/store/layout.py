@@ -12,6 +12,8 @@ leases/OWNER.json                      builders at work
 index/RECIPE.safetensors               derived: sample key → block and row
 tmp/                                   files being written
 memo.sqlite                            derived: path and times → digest, of this machine
+urls.sqlite                            derived: URL without secrets → version and digest, of this machine
+scratch/                               downloads in use
 """
 
 MARKER = "fovcache.json"
@@ -25,6 +27,8 @@ REFS = "refs"
 LEASES = "leases"
 INDEX = "index"
 MEMO = "memo.sqlite"
+URL_MEMO = "urls.sqlite"
+SCRATCH = "scratch"
 
 
 def recipe_name(digest: str) -> str:

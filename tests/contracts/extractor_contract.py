@@ -19,7 +19,7 @@ import sys
 from fovcache.builder.request import EncoderRequest, resolve
 encoder, weights, *layers = sys.argv[1:]
 request = EncoderRequest(encoder=encoder, weights=weights or None, layers=tuple(layers))
-print([feature.digest for feature in resolve(request).features])
+print([feature.digest for each in resolve(request).each for feature in each.features])
 """
 
 
@@ -71,9 +71,8 @@ class ExtractorContract:
             resolve_extractor(encoder, self.weights).identity()
         )
         layers = extractor.layers()
-        digests = [
-            f.digest for f in resolve(EncoderRequest(encoder=encoder, weights=self.weights, layers=layers)).features
-        ]
+        resolution = resolve(EncoderRequest(encoder=encoder, weights=self.weights, layers=layers))
+        digests = [feature.digest for each in resolution.each for feature in each.features]
         command = [sys.executable, "-c", FINGERPRINT, encoder, self.weights or "", *layers]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
@@ -99,7 +98,7 @@ class ExtractorContract:
     def test_samples_of_one_shape_share_a_batch(self, extractor: Extractor, items: list[Item]) -> None:
         assert len({extractor.input.shape(item) for item in items}) == 1
         batch = extractor.input.collate(items, self.device)
-        assert len(batch) == len(items) * extractor.input.rows_per_sample
+        assert len(batch) == sum(extractor.input.rows_of(item) or 1 for item in items)
         assert batch.device.type == self.device.type
 
     def test_a_placeholder_has_the_shape_asked_for_and_changes_no_neighbour(
@@ -109,7 +108,7 @@ class ExtractorContract:
         placeholder = extractor.input.placeholder(shape)
         assert extractor.input.shape(placeholder) == shape
         with_item, with_placeholder = (self.encode(extractor, [*items[:-1], x]) for x in (items[-1], placeholder))
-        num_rows = (len(items) - 1) * extractor.input.rows_per_sample
+        num_rows = sum(extractor.input.rows_of(item) or 1 for item in items[:-1])
         for layer in extractor.layers():
             assert torch.equal(with_item[layer][:num_rows], with_placeholder[layer][:num_rows])
 
@@ -124,7 +123,7 @@ class ExtractorContract:
         assert set(outputs) == set(extractor.layers())
         for output in outputs.values():
             assert output.ndim >= 2
-            assert len(output) == len(items) * extractor.input.rows_per_sample
+            assert len(output) == sum(extractor.input.rows_of(item) or 1 for item in items)
             assert output.is_floating_point()
             assert output.device.type == self.device.type
 

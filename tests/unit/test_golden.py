@@ -93,7 +93,7 @@ def test_keys(digest: str, golden: str) -> None:
 
 
 def test_the_key_of_pixels() -> None:
-    resolved = resolve(EncoderRequest(encoder="pixels", layers=("*",)))
+    resolved = resolve(EncoderRequest(encoder="pixels", layers=("*",))).each[0]
     assert resolved.recipe.digest == "85429c63e1ec18fa77d3691324914e14a33937e508386b8865d5e8015cae0235"
     assert [feature.digest for feature in resolved.features] == [
         "90c365e1a8629f7092e0f964d3a7d79e10dda6a8845073e9a75f44186f0df94b",

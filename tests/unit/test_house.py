@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "bench": {"bench", "core", "models", "probes"},
     "reports": {"reports"},  # and results' dataclasses, once there are any
 }
-PACKAGE_OF = {"PIL": "pillow", "sklearn": "scikit-learn"}
+PACKAGE_OF = {"PIL": "pillow", "sklearn": "scikit-learn", "imageio_ffmpeg": "imageio-ffmpeg"}
 MAX_LINES = 400
 # Split, so that this file names none.
 REGISTRIES = ["pypi" + ".org", "python" + "hosted", "download." + "pytorch", "ana" + "conda", "npm" + "js"]
@@ -87,7 +87,8 @@ def test_each_dependency_gives_its_reason_and_is_pinned() -> None:
 
 
 def test_what_is_imported_is_declared(house_files: list[Path]) -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     packages = {re.match(r"[\w.-]+", requirement)[0] for requirement in declared}
     imported = {
         target.split(".")[0]

@@ -68,7 +68,7 @@ def encoder(encoder_file: Callable[..., str]) -> str:
 
 
 def resolved(encoder: str, **changes: object) -> Resolved:
-    return resolve(replace(EncoderRequest(encoder=encoder, layers=("a",)), **changes))
+    return resolve(replace(EncoderRequest(encoder=encoder, layers=("a",)), **changes)).each[0]
 
 
 def digest(encoder: str, **changes: object) -> str:

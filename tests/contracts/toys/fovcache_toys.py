@@ -24,7 +24,10 @@ class TextInput:
 
     most: int = 16
     kind: str = "text"
-    rows_per_sample: int = 1
+    typical_rows: int = 1
+
+    def rows_of(self, item: Any) -> int | None:
+        return None
 
     def document(self) -> dict[str, Any]:
         return {"kind": self.kind, "tokens": "utf-8 bytes", "most": self.most}
@@ -57,7 +60,10 @@ class MatrixInput:
     """The two factors of a low-rank update, a safetensors file with A [rank, n] and B [rank, n]: two rows a sample."""
 
     kind: str = "matrices"
-    rows_per_sample: int = 2
+    typical_rows: int = 2
+
+    def rows_of(self, item: Any) -> int | None:
+        return 2
 
     def document(self) -> dict[str, Any]:
         return {"kind": self.kind, "factors": ["A", "B"]}

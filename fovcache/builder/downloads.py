@@ -1,0 +1,191 @@
+"""Downloading a build's URLs: which are unchanged, what the others hold, and when their bytes can go again.
+
+The content of a URL is only known when it is here, and which samples go into which block must not depend on which
+download is faster. So URLs are taken in the order of the sources, in waves of so many bytes; a wave is planned when
+all of it is here, while the next ones come in.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from ..errors import SampleError, SourceError
+from ..fetch.fetcher import Fetcher
+from ..fetch.reasons import Reason, failure
+from ..fetch.scratch import ScratchFile
+from ..pipeline.pipeline import Pipeline
+from ..pipeline.stage import Failed, Stage
+from ..pipeline.stats import StageStats
+from ..sources.magic import HEAD_BYTES, suffix_of
+from ..sources.place import TAR_SUFFIX, Place
+from ..sources.sample import Location
+from ..sources.scan import content_value, is_table_of
+
+logger = logging.getLogger(__name__)
+
+WAVE_BYTES = 512 << 20
+WAVE_SHARE = 8
+"""A wave is at most this part of the scratch folder, so that the next ones come in while it is worked on."""
+
+
+class Downloads:
+    """The URLs of one build: checks, downloads and releases them. Faults are written into their places."""
+
+    def __init__(self, fetcher: Fetcher, suffixes: frozenset[str], *, concurrency: int, scratch_bytes: int) -> None:
+        self._fetcher = fetcher
+        self._suffixes = suffixes
+        self._concurrency = concurrency
+        self._wave_bytes = min(WAVE_BYTES, max(1, scratch_bytes // WAVE_SHARE))
+        self._files: dict[str, ScratchFile] = {}
+        self._needed: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._pipeline = Pipeline(
+            [
+                Stage(
+                    id="fetch",
+                    name="download",
+                    resource="network",
+                    run=self._bring,
+                    num_workers=concurrency,
+                    max_queued=concurrency,
+                )
+            ]
+        )
+
+    @property
+    def stages(self) -> tuple[StageStats, ...]:
+        """Where the downloads' time went."""
+        return tuple(stage for stage in self._pipeline.stats().stages if stage.n)
+
+    def recall(self, places: Sequence[Place], on_checked: Callable[[int], None]) -> None:
+        """Ask the servers of all remembered URLs whether those are unchanged, and fill in what they hold."""
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            for number, _ in enumerate(pool.map(self._recall, places), 1):
+                on_checked(number)
+
+    def _recall(self, place: Place) -> None:
+        try:
+            value = self._fetcher.revalidate(place.where)
+        except SampleError as error:
+            place.fault, place.is_permanent = error.reason, error.permanent
+            return
+        if value is not None:
+            _fill_in(place, value, self._suffixes)
+
+    def waves(self, places: Sequence[Place], is_needed: Callable[[Place], bool]) -> Iterator[list[Place]]:
+        """All `places` in order, wave by wave, with the bytes of those that are not known or `is_needed`."""
+        wave: list[Place] = []
+        num_bytes = 0
+        for outcome in self._pipeline.run((place, is_needed(place)) for place in places):
+            place = outcome.item[0] if isinstance(outcome, Failed) else outcome
+            if isinstance(outcome, Failed):
+                place.fault, place.is_permanent = outcome.error.reason, outcome.error.permanent
+            if wave and num_bytes + place.size_bytes > self._wave_bytes:
+                yield wave
+                wave, num_bytes = [], 0
+            wave.append(place)
+            num_bytes += place.size_bytes
+        if wave:
+            yield wave
+
+    def _bring(self, job: tuple[Place, bool]) -> Place:
+        place, is_needed = job
+        if not place.fault and (is_needed or not place.value):
+            self.bring(place)
+        return place
+
+    def bring(self, place: Place) -> None:
+        """Download one URL. Raises SampleError."""
+        file = self._fetcher.download(place.where)
+        place.path = str(file.path)
+        try:
+            value = self._value(place, file)
+        except BaseException:
+            place.path = ""
+            file.release()
+            raise
+        self._fetcher.remember(place.where, value)
+        with self._lock:
+            self._files[place.where] = file
+
+    def _value(self, place: Place, file: ScratchFile) -> bytes:
+        """Look at what a download is, fill it in, and return what is to be remembered of it."""
+        if place.suffix not in self._suffixes | {TAR_SUFFIX}:
+            with file.path.open("rb") as opened:
+                place.suffix = suffix_of(opened.read(HEAD_BYTES))
+        if place.suffix not in self._suffixes | {TAR_SUFFIX}:
+            raise failure(Reason.NOT_MEDIA, "what came is of no kind that this encoder reads")
+        try:
+            value = content_value(place, self._suffixes) if place.is_tar else bytes.fromhex(file.digest)
+        except SourceError as error:
+            raise failure(Reason.NOT_MEDIA, "no plain tar archive came") from error
+        place.value, place.size_bytes = value, file.size_bytes
+        known = {"suffix": place.suffix, "size_bytes": place.size_bytes}
+        return json.dumps({**known, "value": value.decode() if place.is_tar else value.hex()}).encode()
+
+    def try_to_bring(self, places: Sequence[Place]) -> None:
+        """Download a few URLs; what cannot be had gets its fault."""
+        for place in places:
+            try:
+                self.bring(place)
+            except SampleError as error:
+                place.fault, place.is_permanent = error.reason, error.permanent
+
+    def here(self, location: Location) -> Location:
+        """A sample with its bytes here, until the end. Raises SampleError."""
+        if location.place.is_remote and not location.place.path:
+            self.bring(location.place)
+        return location
+
+    def need(self, locations: Sequence[Location]) -> None:
+        """Say of a wave which samples will be read; `done` must follow for each of them."""
+        with self._lock:
+            self._needed.update(location.place.where for location in locations if location.place.is_remote)
+
+    def release_unneeded(self, places: Sequence[Place]) -> None:
+        """Remove what a wave brought and nothing needs."""
+        for place in places:
+            if place.path and not self._needed[place.where]:
+                self._release(place)
+
+    def done(self, locations: Sequence[Location]) -> None:
+        """The bytes of some samples are no longer needed."""
+        for place in (location.place for location in locations if location.place.is_remote):
+            with self._lock:
+                self._needed[place.where] -= 1
+                is_last = not self._needed[place.where]
+            if is_last:
+                self._release(place)
+
+    def _release(self, place: Place) -> None:
+        with self._lock:
+            file = self._files.pop(place.where, None)
+        if file is not None:
+            place.path = ""
+            file.release()
+
+    def close(self) -> None:
+        """End what is under way and remove what is here."""
+        self._fetcher.close()
+        self._pipeline.close()
+
+
+def _fill_in(place: Place, remembered: bytes, suffixes: frozenset[str]) -> None:
+    """Take what an earlier run remembered of a URL, if it is of use to this one."""
+    try:
+        known = json.loads(remembered)
+        suffix, size_bytes, text = known["suffix"], known["size_bytes"], known["value"]
+    except (ValueError, TypeError, KeyError):
+        return
+    if suffix == TAR_SUFFIX:
+        if not is_table_of(text.encode(), suffixes):
+            return
+    elif suffix not in suffixes:
+        return
+    place.suffix, place.size_bytes = suffix, size_bytes
+    place.value = text.encode() if place.is_tar else bytes.fromhex(text)

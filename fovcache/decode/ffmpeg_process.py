@@ -1,0 +1,211 @@
+"""The ffmpeg command: where it is, which it is, and frames out of it."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from typing import cast
+
+import numpy as np
+
+from ..errors import SampleError, UsageError, environment_failure
+from .video_file import FORMATS, PROTOCOLS, VideoSource
+
+_INSTALL = "install it (on Debian: apt install ffmpeg), or pip install imageio-ffmpeg, or use backend 'pyav'"
+_KEPT_CHUNKS = 4
+"""Of what it complains of, the last few chunks are kept."""
+
+
+def ffmpeg_executable() -> str:
+    """The `ffmpeg` on the PATH, else the one that imageio-ffmpeg brings. Raises UsageError where there is none."""
+    found = shutil.which("ffmpeg")
+    if found is not None:
+        return found
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        raise UsageError(f"backend 'ffmpeg' needs the ffmpeg command, and there is none: {_INSTALL}") from None
+
+
+def ffmpeg_version() -> dict[str, str]:
+    """The name and version of the ffmpeg that decodes. Raises UsageError where there is none."""
+    return {"name": "ffmpeg", "version": _version_of(ffmpeg_executable())}
+
+
+@functools.cache
+def _version_of(executable: str) -> str:
+    try:
+        done = subprocess.run(
+            [executable, "-version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UsageError(f"{executable} does not run ({error}): {_INSTALL}") from error
+    match = re.match(rb"ffmpeg version (\S+)", done.stdout)
+    if match is None:
+        raise UsageError(f"{executable} is not ffmpeg, it says {done.stdout[:80]!r}: {_INSTALL}")
+    return match[1].decode(errors="replace")
+
+
+def _keep_all_frames(version: str) -> tuple[str, str]:
+    """The option that keeps ffmpeg from repeating and dropping frames."""
+    match = re.match(r"n?(\d+)\.(\d+)", version)
+    is_old = match is not None and (int(match[1]), int(match[2])) < (5, 1)
+    return ("-vsync" if is_old else "-fps_mode", "passthrough")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which frames ffmpeg is to give."""
+
+    expression: str
+    """For its filter `select`: true for these frames."""
+    positions: Sequence[int]
+    """Their positions in presentation order."""
+    kept: Collection[int]
+    """Those of the positions whose pixels are wanted."""
+    is_by_number: bool = False
+    """Whether frames are numbered by ffmpeg. All are decoded then, so that one too many is noticed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FfmpegRun:
+    """How ffmpeg is run on one video."""
+
+    source: VideoSource
+    """The video."""
+    stream: int
+    """Which of its streams."""
+    shape: str
+    """The filters that selected frames go through."""
+    max_pixels: int
+    """Pixels of a frame, as stored and as returned."""
+    timeout_s: float
+    """When it is killed."""
+
+    def frames(self, selection: Selection, *, stop_at_damage: bool = False) -> dict[int, np.ndarray]:
+        """uint8 [height, width, 3] by position. Raises SampleError when not just the selected frames arrive."""
+        pixels: dict[int, np.ndarray] = {}
+        num = len(selection.positions)
+        if not num:
+            return pixels
+        with (
+            self._input() as (url, descriptors),
+            _Process(self._command(url, selection, stop_at_damage), descriptors, self.timeout_s) as process,
+        ):
+            for number, position in enumerate(selection.positions):
+                frame = _read_ppm(process.output, self.max_pixels)
+                if frame is None:
+                    raise process.failure(f"{number} of {num} frames")
+                if position in selection.kept:
+                    pixels[position] = frame
+            if process.output.read(1):
+                raise process.failure("more frames than there are")
+        return pixels
+
+    @contextmanager
+    def _input(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """What ffmpeg opens, and the descriptors that it needs for that."""
+        target = self.source.target()
+        if isinstance(target, str):
+            yield target, ()
+            return
+        with tempfile.TemporaryFile() as file:  # it has no name, so nothing is left behind whoever is killed
+            file.write(target.getbuffer())
+            file.flush()
+            yield f"file:/dev/fd/{file.fileno()}", (file.fileno(),)
+
+    def _command(self, url: str, selection: Selection, stop_at_damage: bool) -> list[str]:
+        executable = ffmpeg_executable()
+        command = [executable, "-nostdin", "-v", "error", "-filter_threads", "1"]
+        if stop_at_damage:
+            command += ["-xerror"]
+        # -copyts: times as in the file, by which frames are selected.
+        command += ["-threads", "1", "-max_pixels", str(self.max_pixels), "-copyts"]
+        if selection.is_by_number:
+            command += ["-reinit_filter", "0"]  # a new filter would count from 0
+        command += ["-format_whitelist", FORMATS, "-protocol_whitelist", PROTOCOLS, "-i", url]
+        command += ["-map", f"0:{self.stream}", "-vf", f"select='{selection.expression}',{self.shape}"]
+        if not selection.is_by_number:
+            command += ["-frames:v", str(len(selection.positions))]
+        return [*command, *_keep_all_frames(_version_of(executable)), "-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
+
+
+class _Process:
+    """A running ffmpeg, which does not outlive its context."""
+
+    def __init__(self, command: Sequence[str], descriptors: Sequence[int], timeout_s: float) -> None:
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=descriptors,
+            )
+        except OSError as error:
+            raise environment_failure(error, "start ffmpeg") from error
+        assert self._process.stdout is not None
+        self.output = cast("BufferedReader", self._process.stdout)
+        self._said: deque[bytes] = deque(maxlen=_KEPT_CHUNKS)
+        self._listener = threading.Thread(target=self._listen, name="ffmpeg's stderr", daemon=True)
+        self._timeout_s = timeout_s
+        self._is_late = False
+        self._timer = threading.Timer(timeout_s, self._end_late)
+        self._timer.daemon = True
+
+    def __enter__(self) -> _Process:
+        self._listener.start()
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._process.kill()
+        self._process.wait()
+        self._listener.join()
+        self.output.close()
+
+    def failure(self, given: str) -> SampleError:
+        """Why it did not give what was asked for."""
+        self._timer.cancel()
+        self._process.kill()
+        self._listener.join()
+        if self._is_late:
+            return SampleError("decode", f"ffmpeg took longer than {self._timeout_s:g} s", permanent=False)
+        lines = b"".join(self._said).decode(errors="replace").strip().splitlines()
+        said = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] |file:\S+: ", "", lines[-1]) if lines else "without a word"
+        return SampleError("decode", f"ffmpeg gives {given}: {said}", permanent=True)
+
+    def _end_late(self) -> None:
+        self._is_late = True
+        self._process.kill()
+
+    def _listen(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stream:
+            while chunk := stream.read(1024):
+                self._said.append(chunk)
+
+
+def _read_ppm(stream: BufferedReader, max_pixels: int) -> np.ndarray | None:
+    """The next picture; None where the stream ends."""
+    lines = [stream.readline(32) for _ in range(3)]
+    if not lines[2].endswith(b"\n"):
+        return None
+    match = re.fullmatch(rb"P6\n(\d+) (\d+)\n255\n", b"".join(lines))
+    if match is None or int(match[1]) * int(match[2]) > max_pixels:
+        raise SampleError("decode", f"ffmpeg gives a picture that begins with {lines!r}", permanent=True)
+    picture = np.empty((int(match[2]), int(match[1]), 3), np.uint8)
+    is_whole = stream.readinto(picture.data.cast("B")) == picture.nbytes
+    return picture if is_whole else None

@@ -1,0 +1,100 @@
+"""Clips as an extractor's input: which frames of a video, at the same geometry as stills, all of it in the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from ..decode.clip import BACKENDS, ClipDecoder, decoder, decoder_software
+from ..decode.limits import Limits
+from ..decode.sampling import WHOLE, Sampling, Window
+from ..decode.video_file import VIDEO_SUFFIXES, VideoSource
+from ..errors import SampleError, UsageError
+from ..keys.digest import Document
+from .frames import FrameInput
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipInput(FrameInput):
+    """Frames of videos, upright RGB, `[frames, …]` a sample."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    """Which frames."""
+    backend: str = "pyav"
+    """What decodes: `pyav` or `ffmpeg`."""
+    limits: Limits = field(default_factory=Limits)
+    """What is refused. Not in the recipe: it decides whether there are frames, never which."""
+    decode: ClipDecoder | None = field(default=None, compare=False)
+    """Decodes elsewhere (in processes that can be killed) what the backend would decode here; the same frames."""
+
+    def __post_init__(self) -> None:
+        FrameInput.__post_init__(self)
+        if self.backend not in BACKENDS:
+            raise UsageError(f"decoder {self.backend!r} is not one of {', '.join(BACKENDS)}")
+
+    @classmethod
+    def like(
+        cls,
+        frames: FrameInput,
+        *,
+        sampling: Sampling,
+        backend: str,
+        limits: Limits | None = None,
+        decode: ClipDecoder | None = None,
+    ) -> ClipInput:
+        """Clips at the geometry and with the preprocessing of an encoder's stills."""
+        geometry = {each.name: getattr(frames, each.name) for each in fields(FrameInput)}
+        return cls(**geometry, sampling=sampling, backend=backend, limits=limits or Limits(), decode=decode)
+
+    @property
+    def typical_rows(self) -> int:
+        """The frames of a clip."""
+        return self.sampling.num_frames or Sampling().num_frames or 1
+
+    def document(self) -> Document:
+        """Clip, geometry, decoder and preprocessing, for the recipe."""
+        sized = self.size is not None
+        rate = {} if self.sampling.fps is None else {"fps": self.sampling.fps}
+        return {
+            "kind": self.kind,
+            "clip": {
+                "frames": self.sampling.num_frames,
+                "sampling": self.sampling.rule,
+                **rate,
+                "size": self.size,
+                "fit": self.fit if sized else None,
+                "interpolation": "swscale bicubic" if sized else "swscale default",
+                "color": {"space": "RGB", "matrix": "swscale's for the stream", "range": "full"},
+                "rotation": "upright",
+                "decoder": {"name": self.backend, "device": "cpu"},
+            },
+            "preprocessing": self.preprocessing(),
+        }
+
+    def software(self) -> Document:
+        """The decoder's name and version, and its limits: what they refused is tried again when they change."""
+        limits = {"max_pixels": self.limits.max_pixels, "max_duration_s": self.limits.max_duration_s}
+        return {**decoder_software(self.backend), **limits}
+
+    def suffixes(self) -> frozenset[str]:
+        """Video files."""
+        return VIDEO_SUFFIXES
+
+    def read(self, data: bytes, name: str) -> np.ndarray:
+        """uint8 [frames, height, width, 3] of a video in memory. Raises SampleError."""
+        (item,) = self.read_windows(VideoSource(data=data), (WHOLE,))
+        if isinstance(item, SampleError):
+            raise item
+        return item
+
+    def read_windows(self, source: VideoSource, windows: Sequence[Window]) -> list[np.ndarray | SampleError]:
+        """uint8 [frames, height, width, 3] for each window, or why it cannot be had. Raises SampleError."""
+        decode = self.decode or decoder(self.backend)
+        clips = decode(source, self.sampling, windows, size=self.size, fit=self.fit, limits=self.limits)
+        return [clip if isinstance(clip, SampleError) else clip.frames for clip in clips]
+
+    def rows_of(self, item: np.ndarray) -> int | None:
+        """The clip's frames."""
+        return len(item)

@@ -1,0 +1,382 @@
+"""Pipelines that are interrupted, that break, and whose threads get stuck."""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from fovcache.errors import EnvironmentFailure, SampleError
+from fovcache.pipeline.pipeline import MIN_STUCK, Pipeline
+from fovcache.pipeline.stage import Failed, Stage
+
+NAMES = ("fetch", "decode", "encode", "write")
+
+
+@pytest.fixture(autouse=True)
+def _no_hang_and_no_thread_left() -> Iterator[None]:
+    """A deadlock shows where it is, and ends the tests; a thread that goes on is a failure."""
+    before = set(threading.enumerate())
+    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    wait_for(lambda: set(threading.enumerate()) <= before)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def build_like(**runs: Callable[[Any], Any]) -> list[Stage]:
+    """The stages of a build; `runs` are what some of them do."""
+    settings: dict[str, dict[str, Any]] = {
+        "fetch": {"num_workers": 3},
+        "decode": {"num_workers": 2, "timeout_s": 600},
+        "encode": {"in_caller": True, "regroup": lambda items: zip(*[items] * 4, strict=False)},
+        "write": {"regroup": lambda items: (item for item in items)},
+    }
+    run_of = {name: runs.get(name, lambda item: item) for name in NAMES}
+    return [Stage(id=name, name=name, resource="cpu", run=run_of[name], **settings[name]) for name in NAMES]
+
+
+class Broken(Exception):
+    pass
+
+
+def break_down(item: Any) -> Any:
+    """A name to find in tracebacks."""
+    if item == 50 or (isinstance(item, tuple) and 50 in item):
+        raise Broken(item)
+    return item
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_error_in_a_stage_is_raised_in_the_caller_with_its_traceback(name: str) -> None:
+    pipeline = Pipeline(build_like(**{name: break_down}))
+    results = []
+    with pytest.raises(Broken) as caught:
+        results += pipeline.run(itertools.count())
+    assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "break_down"
+    assert caught.value.__context__ is None
+    assert pipeline.num_left_behind == 0
+
+
+def test_an_error_of_the_source_is_raised_in_the_caller() -> None:
+    with pytest.raises(Broken) as caught:
+        list(Pipeline(build_like()).run(map(break_down, itertools.count())))
+    assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "break_down"
+
+
+@pytest.mark.parametrize("in_caller", [False, True])
+@pytest.mark.parametrize("moment", ["at once", "between", "after the last"])
+def test_an_error_of_a_regrouping_is_raised_in_the_caller(in_caller: bool, moment: str) -> None:
+    def regroup(items: Iterator[int]) -> Iterator[int]:
+        if moment == "at once":
+            raise Broken
+        for item in items:
+            yield item
+            if item == 5 and moment == "between":
+                raise SampleError("encode", "no sample to blame", permanent=True)
+        raise Broken
+
+    stages = [Stage(id="a", name="a", resource="cpu", run=str, regroup=regroup, in_caller=in_caller)]
+    results: list[str] = []
+    with pytest.raises(SampleError if moment == "between" else Broken):
+        results.extend(Pipeline(stages).run(range(10)))
+    assert results == [str(item) for item in range(10)][: len(results)]
+
+
+@pytest.mark.parametrize("in_caller", [False, True])
+def test_a_regrouping_is_cleaned_up_when_the_run_ends_early_and_yields_nothing_more(in_caller: bool) -> None:
+    """A block that is not whole must not be written."""
+    units: list[list[int]] = []
+    cleaned = []
+
+    def blocks(items: Iterator[int]) -> Iterator[list[int]]:
+        block: list[int] = []
+        try:
+            for item in items:
+                block.append(item)
+                if len(block) == 10:
+                    yield block
+                    block = []
+            yield block
+        finally:
+            cleaned.append(threading.current_thread())
+
+    stages = [
+        Stage(id="decode", name="decode", resource="cpu", run=break_down),
+        Stage(id="write", name="write", resource="disk", run=units.append, regroup=blocks, in_caller=in_caller),
+    ]
+    pipeline = Pipeline(stages)
+    with pytest.raises(Broken):
+        list(pipeline.run(itertools.count()))
+    assert len(cleaned) == 1
+    assert (cleaned[0] is threading.current_thread()) == in_caller
+    assert all(len(unit) == 10 for unit in units)
+
+
+def test_the_first_error_is_the_one_that_is_raised() -> None:
+    failed = threading.Event()
+
+    def first(item: int) -> int:
+        failed.set()
+        raise Broken("first")
+
+    def second(item: int) -> int:
+        failed.wait()
+        time.sleep(0.05)
+        raise Broken("second")
+
+    for in_caller in (False, True):
+        failed.clear()
+        stages = [
+            Stage(id="decode", name="decode", resource="cpu", run=lambda item: item if item == 0 else first(item)),
+            Stage(id="encode", name="encode", resource="gpu", run=second, in_caller=in_caller),
+        ]
+        with pytest.raises(Broken, match="first"):
+            list(Pipeline(stages).run(range(3)))
+
+
+@pytest.mark.parametrize("error", [Broken, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_error_of_the_consumer_ends_the_run(error: type[BaseException]) -> None:
+    """Whatever thread waits for whatever: for the consumer, for room, for items, for the source."""
+
+    def consume(pipeline: Pipeline, source: Iterator[int]) -> None:
+        for _ in pipeline.run(source):
+            raise error
+
+    for source in (itertools.count(), never_ending(20)):
+        pipeline = Pipeline(build_like())
+        with pytest.raises(error):
+            consume(pipeline, source)
+        # The interpreter finalises the iterator when the loop's frame lets go of it.
+        wait_for(lambda pipeline=pipeline: pipeline.stats().stages)
+        assert pipeline.num_left_behind == 0
+
+
+def never_ending(count: int) -> Iterator[int]:
+    yield from range(count)
+    while True:
+        time.sleep(0.01)
+        yield count
+
+
+def test_a_system_exit_in_a_workers_thread_reaches_the_caller() -> None:
+    def leave(item: int) -> None:
+        raise SystemExit(7)
+
+    with pytest.raises(SystemExit, match="7"):
+        list(Pipeline(build_like(decode=leave)).run(range(100)))
+
+
+def test_leaving_a_pipelines_with_block_ends_its_run() -> None:
+    with Pipeline(build_like()) as pipeline:
+        results = pipeline.run(itertools.count())
+        next(results)
+    assert pipeline.num_left_behind == 0
+    assert list(results) == []
+
+
+def test_a_signal_that_raises_at_any_moment_ends_the_run() -> None:
+    """The main thread is interrupted wherever it is, between any two of its steps on the queues."""
+
+    class Alarm(BaseException):
+        pass
+
+    def ring(number: int, frame: object) -> None:
+        raise Alarm
+
+    def consume(pipeline: Pipeline) -> None:
+        for count, _ in enumerate(pipeline.run(itertools.count())):
+            if count == 0:
+                signal.setitimer(signal.ITIMER_REAL, 1e-6 + chance.random() * 0.01)
+
+    chance = random.Random(0)
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        for _ in range(200):
+            pipeline = Pipeline(build_like() if chance.random() < 0.5 else build_like()[:2], max_results=2)
+            with pytest.raises(Alarm):
+                consume(pipeline)
+            assert pipeline.num_left_behind == 0
+            assert pipeline.stats().stages
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_stuck_item_fails_and_the_run_goes_on() -> None:
+    release = threading.Event()
+
+    def decode(item: int) -> str:
+        if item in (3, 5):
+            release.wait()
+            if item == 5:
+                raise Broken("too late to count")
+        return f"decoded {item}"
+
+    for num_workers in (1, 2):
+        release.clear()
+        stages = [
+            Stage(id="decode", name="decode", resource="cpu", run=decode, num_workers=num_workers, timeout_s=0.3),
+            Stage(id="encode", name="encode", resource="gpu", run=lambda item: item, in_caller=True),
+        ]
+        pipeline = Pipeline(stages)
+        results = []
+        for result in pipeline.run(range(8)):
+            results.append(result)
+            if len(results) == 7:
+                release.set()  # their results come while the run goes on, and are dropped
+        failed = {at: result for at, result in enumerate(results) if isinstance(result, Failed)}
+        assert [result for result in results if isinstance(result, str)] == [f"decoded {n}" for n in (0, 1, 2, 4, 6, 7)]
+        assert list(failed) == [3, 5]
+        error = failed[3].error
+        assert (error.stage, error.reason, error.permanent) == ("decode", "took longer than 0.3 s", False)
+        assert failed[3].item == 3
+        stats = pipeline.stats()
+        decode_stats = stats.stages[0]
+        assert (decode_stats.n, decode_stats.num_failed, decode_stats.num_stuck) == (8, 2, 2)
+        assert decode_stats.busy_s >= 2 * 0.3
+        assert len(decode_stats.workers) == num_workers
+        for worker in decode_stats.workers:
+            total_s = worker.busy_s + worker.starved_s + worker.blocked_s + worker.idle_s
+            assert abs(total_s - stats.wall_s) < 1e-6
+
+
+def test_a_stuck_unit_fails_and_its_regrouping_goes_on() -> None:
+    release = threading.Event()
+
+    def write(unit: tuple[int, ...]) -> int:
+        if 2 in unit:
+            release.wait()
+        return sum(unit)
+
+    stage = Stage(
+        id="write",
+        name="write",
+        resource="disk",
+        run=write,
+        regroup=lambda items: zip(items, items, strict=True),
+        timeout_s=0.3,
+    )
+    pipeline = Pipeline([stage])
+    first, stuck, last = pipeline.run(range(6))
+    assert (first, last) == (1, 9)
+    assert isinstance(stuck, Failed)
+    assert stuck.item == (2, 3)
+    assert pipeline.num_left_behind == 1
+    release.set()
+
+
+def test_too_many_stuck_threads_end_the_run() -> None:
+    release = threading.Event()
+    stage = Stage(
+        id="fetch", name="download", resource="network", run=lambda item: release.wait(), num_workers=2, timeout_s=0.02
+    )
+    pipeline = Pipeline([stage])
+    with pytest.raises(EnvironmentFailure, match=rf"{MIN_STUCK + 1} threads of download are stuck, each for more than"):
+        list(pipeline.run(range(100)))
+    assert pipeline.num_left_behind >= MIN_STUCK + 1
+    assert pipeline.stats().stages[0].num_stuck == MIN_STUCK + 1
+    release.set()
+
+
+# A build-like pipeline; in the stage named on its command line, everybody sleeps in C, for ever. It leaves as a
+# command of ours does, with what it cleaned up, and how many threads it left behind.
+SCRIPT = """
+    import itertools, os, signal, sys, time
+    from fovcache.console import STATUS_INTERRUPTED, STATUS_TERMINATED, _Stopped, _stop
+    from fovcache.pipeline.pipeline import Pipeline
+    from fovcache.pipeline.stage import Stage
+
+    def stage(name, **settings):
+        def run(item):
+            if name == sys.argv[1] and item > 20:
+                os.write(1, b"asleep\\n")
+                time.sleep(1e6)
+            return item
+        return Stage(id=name, name=name, resource="cpu", run=run, **settings)
+
+    def source():
+        for item in itertools.count():
+            if sys.argv[1] == "source" and item > 20:
+                os.write(1, b"asleep\\n")
+                time.sleep(1e6)
+            yield item
+
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
+    stages = [
+        stage("fetch", num_workers=3), stage("decode", num_workers=2, timeout_s=600),
+        stage("encode", in_caller=True), stage("write", regroup=iter),
+    ]
+    pipeline = Pipeline(stages)
+    try:
+        for count, result in enumerate(pipeline.run(source())):
+            assert count == result
+            if sys.argv[1] == "consumer" and count > 20:
+                os.write(1, b"asleep\\n")
+                time.sleep(1e6)
+            if sys.argv[1] == "nobody" and count > 20:
+                break
+    except _Stopped as stopped:
+        print(pipeline.num_left_behind, "left behind", flush=True)
+        sys.exit(stopped.args[1])
+"""
+
+
+def test_a_signal_ends_a_process_whose_threads_sleep_for_ever() -> None:
+    numbers = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    # How many threads cannot be woken; the caller's can.
+    left_behind = {"source": 1, "fetch": 3, "decode": 2, "encode": 0, "write": 1, "consumer": 0}
+    running = {}
+    for place, number in itertools.product(left_behind, numbers):
+        command = [sys.executable, "-c", textwrap.dedent(SCRIPT), place]
+        running[place, number] = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        )
+    try:
+        for (place, number), process in running.items():
+            for _ in range(max(1, left_behind[place])):  # all of them are asleep
+                assert process.stdout is not None
+                assert process.stdout.readline() == "asleep\n"
+            process.send_signal(number)
+        for (place, number), process in running.items():
+            out, err = process.communicate(timeout=60)
+            assert (process.returncode, err) == (numbers[number], ""), place
+            assert out == f"{left_behind[place]} left behind\n", place
+    finally:
+        for process in running.values():
+            process.kill()
+            process.communicate()
+
+
+def test_a_process_exits_without_waiting_for_a_stuck_thread() -> None:
+    """As after a break, an error or a signal: here a timeout, and the run comes to its end."""
+    script = """
+        import sys, time
+        from fovcache.pipeline.pipeline import Pipeline
+        from fovcache.pipeline.stage import Stage
+        run = lambda item: time.sleep(1e6) if item == 3 else item
+        stage = Stage(id="decode", name="decode", resource="cpu", run=run, num_workers=2, timeout_s=0.3)
+        pipeline = Pipeline([stage])
+        print(len(list(pipeline.run(range(10)))), pipeline.num_left_behind)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["10", "1"]
