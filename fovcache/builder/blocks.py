@@ -32,8 +32,6 @@ MAX_FETCHED_BYTES = 256 << 20
 """Samples that wait to be decoded take at most about this."""
 MAX_DECODED_BYTES = 1 << 30
 """Decoded samples that wait for the encoder take at most about this."""
-MAX_ENCODED_BYTES = 256 << 20
-"""Rows that wait to be collected into a block take at most about this."""
 _FETCH_THREADS = 4
 _PROBED_SAMPLES = 64
 _ROWS_UNKNOWN = 1024
@@ -138,7 +136,6 @@ class BlockRun:
                 regroup=self._slots,
                 max_queued=2 * self._options.rows_on(self._device) + threads,
                 max_queued_bytes=MAX_DECODED_BYTES,
-                size_of=lambda encoded: encoded.size_bytes,
                 in_caller=True,
             ),
             Stage(
@@ -147,7 +144,7 @@ class BlockRun:
                 resource="disk",
                 run=self._publish,
                 regroup=_blocks,
-                max_queued_bytes=MAX_ENCODED_BYTES,
+                in_step=True,  # so that a killed build redoes one block and no part of the next
             ),
         ]
 

@@ -49,11 +49,6 @@ class EncodedBlock:
                 mine.rows.setdefault(digest, []).extend(parts)
         self.failures += other.failures
 
-    @property
-    def size_bytes(self) -> int:
-        """The bytes of its rows."""
-        return sum(part.nbytes for group in self.groups.values() for parts in group.rows.values() for part in parts)
-
 
 class BatchEncoder:
     """Runs an extractor over batches and makes rows of features of its layers.

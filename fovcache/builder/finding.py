@@ -43,7 +43,11 @@ def find_samples(
     remote = scan.remote
     if not remote:
         return scan, None
-    scratch = root(SCRATCH) if root and remember else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fovcache-")))
+    scratch = (
+        root(SCRATCH)
+        if root and remember
+        else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fovcache-")))
+    )
     fetcher = Fetcher(options.fetch, scratch, UrlMemo(root(URL_MEMO) if root else None, ignore=options.rehash))
     fetch = options.fetch
     downloads = Downloads(fetcher, suffixes, concurrency=fetch.concurrency, scratch_bytes=fetch.scratch_bytes)

@@ -112,8 +112,8 @@ class _Build:
             with self.at_work(resolution.each):
                 self.open_indexes(resolution.each)
                 num_computed = self.compute(lambda: self._batches(scan, resolution))
-                if num_computed or self._planned:
-                    self.indexes = {name: open_index(self.storage, name, save=True) for name in self.indexes}
+                for recipe in {recipe for recipe, _ in self._planned}:
+                    self.indexes[recipe] = open_index(self.storage, recipe, save=True)
                 self._warn_of_samples(scan)
                 failures = self._failures(scan, resolution)
                 digest, name = self._publish_dataset(scan, resolution.suffixes)

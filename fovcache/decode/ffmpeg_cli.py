@@ -97,7 +97,7 @@ def _by_number(run: FfmpegRun, sampling: Sampling, windows: Sequence[Window], li
     num = len(counted.times_s)
     ranges = _ranges([*wanted, num - 1])
     # Any frame beyond the last is taken too, so that one too many is noticed.
-    expression = "+".join([*(f"between(n,{first},{last})" for first, last in ranges), f"gte(n,{num})"])
+    expression = _any([*(f"between(n,{first},{last})" for first, last in ranges), f"gte(n,{num})"])
     selection = Selection(
         expression=expression, positions=_positions(ranges), kept=frozenset(wanted), is_by_number=True
     )
@@ -112,7 +112,7 @@ def _by_time(table: FrameTable, wanted: Sequence[int]) -> Selection:
     # What is decoded up to the last wanted packet can be shown after its frame. All of it must arrive undamaged.
     on_the_way = np.flatnonzero(table.shown <= table.shown[list(wanted)].max())
     ranges = _ranges([*wanted, int(on_the_way[-1])])
-    expression = "+".join(f"between(pts,{pts[first]},{pts[last]})" for first, last in ranges)
+    expression = _any([f"between(pts,{pts[first]},{pts[last]})" for first, last in ranges])
     return Selection(expression=expression, positions=_positions(ranges), kept=frozenset(wanted))
 
 
@@ -123,6 +123,14 @@ def _ranges(positions: Sequence[int]) -> list[tuple[int, int]]:
     widest = np.sort(np.argsort(-gaps, kind="stable")[: _MOST_RANGES - 1])
     parts = np.split(ordered, widest[gaps[widest] > 1] + 1)
     return [(int(part[0]), int(part[-1])) for part in parts]
+
+
+def _any(terms: Sequence[str]) -> str:
+    """Whether one of them is true; ffmpeg refuses long sums unless they are balanced."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return f"({_any(terms[:half])}+{_any(terms[half:])})"
 
 
 def _positions(ranges: Sequence[tuple[int, int]]) -> list[int]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -76,6 +77,7 @@ def decode_video(
 
 Convert: TypeAlias = "Callable[[av.VideoFrame], np.ndarray]"
 Pick: TypeAlias = "np.ndarray | SampleError"
+PacketGetter: TypeAlias = "Callable[[int], av.Packet[av.VideoStream] | None]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,22 +123,68 @@ def _decode_runs(
     """Decode only what the wanted frames need. None when a frame is corrupt or missing: others must judge."""
     import av
 
-    context = video.stream.codec_context
     position_of = {int(table.pts[table.shown[position]]): position for position in wanted}
     pixels: dict[int, np.ndarray] = {}
-    is_skipping = None
     try:
-        with _packets(source, limits, table) as packets:
+        with _packets(source, limits, table) as packet_of:
             for run in _runs(table, wanted):
-                check = _Arrivals(table, run)
-                for number in run:
-                    skip = table.can_skip and int(table.pts[number]) not in position_of
-                    if skip is not is_skipping:
-                        context.skip_frame = "NONREF" if skip else "DEFAULT"
-                        is_skipping = skip
-                    check.add(context.decode(packets(number)), pixels, position_of, convert)
-                check.add(context.decode(None), pixels, position_of, convert)
+                is_begun, last_pts = run.start == 0, -math.inf
+                for frame in _decode_run(video, table, run, packet_of, position_of):
+                    if frame.is_corrupt or frame.pts is None or frame.pts <= last_pts:
+                        return None
+                    last_pts = frame.pts
+                    is_begun |= frame.key_frame and frame.pts == int(table.pts[run.start])
+                    if frame.pts in position_of:
+                        if not is_begun:  # the container calls a keyframe what is none
+                            return None
+                        pixels[position_of[frame.pts]] = convert(frame)
+    except av.FFmpegError:
+        return None
     return FoundFrames(pixels=pixels) if len(pixels) == len(position_of) else None
+
+
+def _runs(table: FrameTable, wanted: Sequence[int]) -> list[range]:
+    """Ranges of packets to decode: from the last keyframe that each wanted frame can be decoded from, up to it."""
+    keys = np.flatnonzero(table.is_key)
+    needs = []
+    for packet in (int(table.shown[position]) for position in wanted):
+        before = keys[: np.searchsorted(keys, packet, side="right")]
+        # A frame shown before a keyframe that comes earlier in the file needs the keyframe before that.
+        needs.append((int(before[table.pts[before] <= table.pts[packet]][-1]), packet + 1))
+    runs: list[range] = []
+    for start, stop in sorted(needs):
+        if runs and start <= runs[-1].stop:
+            runs[-1] = range(runs[-1].start, max(runs[-1].stop, stop))
+        else:
+            runs.append(range(start, stop))
+    return runs
+
+
+def _decode_run(
+    video: OpenVideo, table: FrameTable, run: range, packet_of: PacketGetter, wanted_pts: Container[int]
+) -> Iterator[av.VideoFrame]:
+    context = video.stream.codec_context
+    is_skipping = None
+    for number in run:
+        skip = table.can_skip and int(table.pts[number]) not in wanted_pts
+        if skip is not is_skipping:
+            context.skip_frame = "NONREF" if skip else "DEFAULT"
+            is_skipping = skip
+        yield from context.decode(packet_of(number))
+    yield from context.decode(None)  # what was decoded on the way and waits for its turn
+    context.flush_buffers()
+
+
+@contextlib.contextmanager
+def _packets(source: VideoSource, limits: Limits, table: FrameTable) -> Iterator[PacketGetter]:
+    """A function from numbers, in ascending order, to packets."""
+    if table.packets is not None:
+        yield table.packets.__getitem__
+        return
+    with open_video(source, limits) as again:
+        numbered = enumerate(packets_of(again))
+        yield lambda wanted: next((packet for number, packet in numbered if number == wanted), None)
+
 
 @contextlib.contextmanager
 def _in_order(source: VideoSource, limits: Limits) -> Iterator[Iterator[av.VideoFrame]]:
@@ -148,12 +196,12 @@ def _in_order(source: VideoSource, limits: Limits) -> Iterator[Iterator[av.Video
 def _frames(video: OpenVideo) -> Iterator[av.VideoFrame]:
     import av
 
-    context = video.stream.codec_context
+    context, time_base = video.stream.codec_context, float(video.stream.time_base or 0)
     last_s = 0.0
     try:
         for packet in itertools.chain(packets_of(video), [None]):
             for frame in context.decode(packet):
-                last_s = frame.time if frame.time is not None else last_s
+                last_s = frame.pts * time_base if frame.pts is not None else last_s
                 if frame.is_corrupt:
                     raise SampleError("decode", f"damaged: the frame at {last_s:.3f} s is corrupt", permanent=True)
                 yield frame
@@ -190,13 +238,17 @@ class CountedVideo:
         self._kept: list[av.VideoFrame] | None = []
         self.sizes: set[tuple[int, int]] = set()
         num_bytes = num_frames = 0
-        times_s: list[float | None] = []
-        rate = 25.0
+        pts: list[int | None] = []
+        duration_s = 0.0
         with open_video(source, limits) as video:
-            rate = float(video.stream.average_rate or rate)
+            # Not the frame's own time base: those that leave a decoder last have none.
+            time_base = float(video.stream.time_base or 0)
+            rate = float(video.stream.average_rate or 25)
             for frame in _frames(video):
                 num_frames += 1
-                times_s.append(frame.time)
+                limits.check_count(num_frames)
+                pts.append(frame.pts)
+                duration_s = (frame.duration or 0) * time_base
                 self.sizes.add((frame.width, frame.height))
                 if self._kept is not None:
                     num_bytes += sum(plane.buffer_size for plane in frame.planes)
@@ -205,10 +257,12 @@ class CountedVideo:
                         self._kept = None
         if not num_frames:
             raise SampleError("decode", "damaged: no frame can be decoded", permanent=True)
-        known = [time_s for time_s in times_s if time_s is not None]
+        known = np.array([each for each in pts if each is not None], np.int64)
         # AVI's times are those of frames in decoding order: sorted they are right, one by one they are not.
-        self.times_s = np.sort(known) if len(set(known)) == num_frames else np.arange(num_frames) / rate
-        self.end_s = float(self.times_s[-1]) + (float(np.median(np.diff(self.times_s))) if num_frames > 1 else 1 / rate)
+        are_known = len(np.unique(known)) == num_frames
+        self.times_s = np.sort(known) * time_base if are_known else np.arange(num_frames) / rate
+        between_s = float(np.median(np.diff(self.times_s))) if num_frames > 1 else 1 / rate
+        self.end_s = float(self.times_s[-1]) + (duration_s or between_s)
 
     def take(self, wanted: Sequence[int], convert: Convert) -> FoundFrames:
         """Convert the wanted frames, decoding again what was not kept."""

@@ -36,10 +36,13 @@ class Occupancy:
 class Channel:
     """Items numbered from 0 without gaps, put by many threads and got by many, in order of their numbers.
 
-    The next item to leave is admitted whatever the bounds say: everything behind it waits for it.
+    The next item to leave is admitted whatever the bounds say: everything behind it waits for it. `in_step`, for one
+    getter, a thread that put an item waits until the getter comes back for another one.
     """
 
-    def __init__(self, *, max_items: int | None = None, max_bytes: int | None = None) -> None:
+    def __init__(self, *, max_items: int | None = None, max_bytes: int | None = None, in_step: bool = False) -> None:
+        self._in_step = in_step
+        self._unfinished: dict[int, threading.Lock] = {}  # their threads wait for the getter to come back
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
@@ -57,11 +60,15 @@ class Channel:
         with self._lock:
             if self._is_stopped:
                 raise Stopped
-            if self._admits(entry):
+            room = _locked()
+            if self._in_step:
+                self._unfinished[number] = room
+                self._hold(entry)
+            elif self._admits(entry):
                 self._hold(entry)
                 return
-            room = _locked()
-            self._parked[number] = (entry, room)
+            else:
+                self._parked[number] = (entry, room)
         room.acquire()
         if self._is_stopped:
             raise Stopped
@@ -72,6 +79,9 @@ class Channel:
             with self._lock:
                 if self._is_stopped:
                     raise Stopped
+                for number in [number for number in self._unfinished if number < self._next]:
+                    self._unfinished[number].release()
+                    del self._unfinished[number]
                 if self._next in self._held:
                     return self._take()
                 if self._next == self._num_items or not wait:
@@ -98,10 +108,12 @@ class Channel:
             self._is_stopped = True
             self._held.clear()
             self._bytes = 0
-            for waiter in (*(room for _, room in self._parked.values()), *self._getters):
+            rooms = (room for _, room in self._parked.values())
+            for waiter in (*rooms, *self._unfinished.values(), *self._getters):
                 if waiter.locked():  # else it is awake already
                     waiter.release()
             self._parked.clear()
+            self._unfinished.clear()
 
     def occupancy(self) -> Occupancy:
         """How full it is, and was."""

@@ -97,7 +97,10 @@ class _Run:
         self._num_stuck = dict.fromkeys((stage.id for stage in stages), 0)
         self._threads: dict[object, threading.Thread] = {}  # by what they run; not those left behind
         self._lost: list[threading.Thread] = []
-        self._channels = [Channel(max_items=stage.max_queued, max_bytes=stage.max_queued_bytes) for stage in stages]
+        self._channels = [
+            Channel(max_items=stage.max_queued, max_bytes=stage.max_queued_bytes, in_step=stage.in_step)
+            for stage in stages
+        ]
         is_last_here = stages[-1].in_caller
         is_here = any(stage.in_caller for stage in stages)
         self._results = None if is_last_here else Channel(max_items=None if is_here else max_results)

@@ -43,6 +43,9 @@ class Stage:
 
     It is iterated by the stage's only worker. Its time is busy time but for the waits for its items.
     """
+    in_step: bool = False
+    """The stage before does not begin its next item until this one has finished what it was handed: with `regroup`,
+    the unit that the item completes. Nothing is ever computed that waits; for stages of one worker each."""
     in_caller: bool = False
     """Runs in the thread that iterates the pipeline's results, where signals arrive; later stages' results are handed
     out between its items."""
@@ -58,6 +61,8 @@ class Stage:
         if self.num_workers > 1 and (self.regroup or self.in_caller):
             what = "regroups its items" if self.regroup else "runs in the caller's thread"
             raise UsageError(f"stage {self.id!r} {what} and has {self.num_workers} workers; expected 1")
+        if self.in_step and self.num_workers > 1:
+            raise UsageError(f"stage {self.id!r} goes in step and has {self.num_workers} workers; expected 1")
         if self.in_caller and self.timeout_s is not None:
             raise UsageError(f"stage {self.id!r} runs in the caller's thread, which knows no timeout_s")
 

@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 class Found:
     """Samples of some entries, in their order."""
 
-    samples: list[Sample] = field(default_factory=list)
+    samples: Sequence[Sample]
     """Those whose content is known."""
-    unreadable: list[Unreadable] = field(default_factory=list)
+    unreadable: Sequence[Unreadable]
     """What could not become a sample."""
-    locations: dict[str, Location] = field(default_factory=dict)
+    locations: dict[str, Location]
     """For each key, where its bytes lie (the first place, of several)."""
 
 
@@ -101,7 +101,7 @@ class Scan:
         return self._collect(entry for place in places for entry in self._entries_at[place.where])
 
     def _collect(self, entries: Iterable[Entry]) -> Found:
-        found = Found()
+        found = _Collected()
         for entry in entries:
             place = self.places.get(entry.place)
             if place is None or place.fault:
@@ -114,7 +114,7 @@ class Scan:
                     _add_member(found, entry, place, TarEntry(**fields))
             elif place.value:
                 _add_file(found, entry, place)
-        return found
+        return Found(samples=tuple(found.samples), unreadable=tuple(found.unreadable), locations=found.locations)
 
 
 def scan_sources(
@@ -192,7 +192,14 @@ def is_table_of(value: bytes, suffixes: frozenset[str]) -> bool:
         return False
 
 
-def _add_file(found: Found, entry: Entry, place: Place) -> None:
+@dataclass(slots=True)
+class _Collected:
+    samples: list[Sample] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+    locations: dict[str, Location] = field(default_factory=dict)
+
+
+def _add_file(found: _Collected, entry: Entry, place: Place) -> None:
     content = place.value.hex()
     key, window = content, WHOLE
     if entry.start_s is not None or entry.end_s is not None:
@@ -214,7 +221,7 @@ def _add_file(found: Found, entry: Entry, place: Place) -> None:
         found.locations[key] = Location(place=place, content=content, suffix=place.suffix, window=window)
 
 
-def _add_member(found: Found, entry: Entry, place: Place, member: TarEntry) -> None:
+def _add_member(found: _Collected, entry: Entry, place: Place, member: TarEntry) -> None:
     uri = f"{entry.uri}#{as_text(member.name)}" if member.name else entry.uri
     if member.fault:
         found.unreadable.append(Unreadable(uri=uri, source=entry.source, reason=member.fault, permanent=True))

@@ -88,7 +88,9 @@ class Served:
     def headers(self) -> dict[str, str]:
         """By which versions are told apart."""
         found = {"ETag": f'"{sha256(self.data).hexdigest()[:16]}"'} if self.etag else {}
-        return found if self.modified_s is None else {**found, "Last-Modified": formatdate(self.modified_s, usegmt=True)}
+        return (
+            found if self.modified_s is None else {**found, "Last-Modified": formatdate(self.modified_s, usegmt=True)}
+        )
 
 
 @dataclass
@@ -233,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     # What ends well.
 
-    def _ok(self, served: Served) -> None:
+    def _ok(self, served: Served, body: bytes | None = None, **more: str) -> None:
         headers = served.headers()
         asked = self.headers.get("If-None-Match")
         if self.command == "HEAD" and not served.answers_head:
@@ -241,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif asked is not None and asked == headers.get("ETag") and served.obeys_conditions:
             self._answer(304, **headers)
         else:
-            self._answer(200, served.data, **headers)
+            self._answer(200, served.data if body is None else body, **headers, **more)
 
     def _recovers(self, served: Served) -> None:
         if served.num_asked == 1:
@@ -262,10 +264,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _gzip(self, served: Served) -> None:
         import gzip
 
-        self._answer(200, gzip.compress(served.data), Content_Encoding="gzip")
+        self._ok(served, gzip.compress(served.data), Content_Encoding="gzip")
 
     def _called_text(self, served: Served) -> None:
-        self._answer(200, served.data, Content_Type="text/html; charset=utf-8")
+        self._ok(served, Content_Type="text/html; charset=utf-8")
 
     # What is refused.
 

@@ -17,6 +17,7 @@ EXPORTS = [
     "__version__",
     "dataloader_kwargs",
     "open",
+    "read_clip",
 ]
 
 
