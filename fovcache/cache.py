@@ -39,6 +39,9 @@ class Cache:
         pool: str | None = None,
         size: int | None = None,
         fit: str | None = None,
+        frames: int | None = None,
+        fps: float | None = None,
+        decoder: str = "pyav",
         compute_dtype: str = "float32",
         store_dtype: str = "bf16",
         on_progress: OnProgress | None = None,
@@ -46,9 +49,10 @@ class Cache:
     ) -> BuildReport:
         """Compute what is missing of `layers` of `encoder` over `sources`, and name the dataset.
 
+        A video gives `frames` frames spread evenly (8), or `fps` a second, and rows `[frames, …]`; an image `[…]`.
         `options` are the fields of `fovcache.builder.request.BuildOptions`: dataset, device, batch_size, num_workers,
-        shard_bytes, retry_failed, rehash. Raises UsageError and its kin for what cannot be done as asked,
-        EnvironmentFailure when the machine fails. Samples that fail are in the report, not raised.
+        shard_bytes, retry_failed, rehash, isolate_decode, limits, fetch and others. Raises UsageError and its kin for
+        what cannot be done as asked, EnvironmentFailure when the machine fails. Samples that fail are in the report, not raised.
         """
         from .builder.progress import silent
         from .builder.request import BuildOptions, EncoderRequest
@@ -61,6 +65,9 @@ class Cache:
             pool=pool,
             size=size,
             fit=fit,
+            frames=frames,
+            fps=fps,
+            decoder=decoder,
             compute_dtype=compute_dtype,
             store_dtype=store_dtype,
         )

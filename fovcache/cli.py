@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from .build_table import print_build
 from .console import Output, human_bytes, human_seconds, progress_bar, run_command, set_up_logging
 from .options import (
+    MAX_MEGAPIXELS,
+    AllowFileUrls,
     BatchSize,
     CacheDir,
     ComputeDtype,
+    Decoder,
+    DecodeTimeout,
     Device,
+    Downloads,
     Encoder,
+    FetchTimeout,
     Fit,
+    Fps,
+    Frames,
+    IsolateDecode,
     Json,
     Layers,
+    MaxFileMib,
+    MaxHours,
+    MaxMegapixels,
     Pool,
     Rehash,
+    Retries,
     RetryFailed,
+    ScratchGb,
     ShardMib,
     Size,
     Sources,
@@ -29,12 +44,11 @@ from .options import (
     Workers,
     build_options,
     encoder_request,
+    fetch_options,
     open_cache_at,
     open_damaged_at,
 )
-
-if TYPE_CHECKING:
-    from .builder.report import BuildReport
+from .verify_table import print_verify
 
 app = typer.Typer(
     help="Build and keep a content-addressed cache of frozen features.",
@@ -55,6 +69,9 @@ def build(
     pool: Pool = None,
     size: Size = None,
     fit: Fit = None,
+    frames: Frames = None,
+    fps: Fps = None,
+    decoder: Decoder = "pyav",
     compute_dtype: ComputeDtype = "fp32",
     store_dtype: StoreDtype = "bf16",
     device: Device = "auto",
@@ -66,6 +83,16 @@ def build(
     shard_mib: ShardMib = 64,
     retry_failed: RetryFailed = False,
     rehash: Rehash = False,
+    isolate_decode: IsolateDecode = False,
+    decode_timeout: DecodeTimeout = 300,
+    max_megapixels: MaxMegapixels = MAX_MEGAPIXELS,
+    max_hours: MaxHours = 24,
+    downloads: Downloads = 8,
+    retries: Retries = 4,
+    fetch_timeout: FetchTimeout = 30,
+    max_file_mib: MaxFileMib = 4096,
+    scratch_gb: ScratchGb = 10,
+    allow_file_urls: AllowFileUrls = False,
     json: Json = None,
     verbose: Verbose = False,
 ) -> None:
@@ -74,7 +101,19 @@ def build(
 
     set_up_logging(verbose=verbose)
     output = Output(json)
-    request = encoder_request(encoder, weights, layers, pool, size, fit, compute_dtype, store_dtype)
+    request = encoder_request(
+        encoder,
+        layers,
+        weights=weights,
+        pool=pool,
+        size=size,
+        fit=fit,
+        frames=frames,
+        fps=fps,
+        decoder=decoder,
+        compute_dtype=compute_dtype,
+        store_dtype=store_dtype,
+    )
     options = build_options(
         dataset=dataset,
         device=device,
@@ -83,33 +122,18 @@ def build(
         shard_mib=shard_mib,
         retry_failed=retry_failed,
         rehash=rehash,
+        isolate_decode=isolate_decode,
+        decode_timeout_s=decode_timeout,
+        max_megapixels=max_megapixels,
+        max_hours=max_hours,
+        fetch=fetch_options(downloads, retries, fetch_timeout, max_file_mib, scratch_gb),
+        allow_file_urls=allow_file_urls,
     )
     with progress_bar() as show:
         report = run_build(open_cache_at(cache, create=True).storage, sources, request, options, show)
-    _print_build(output, report)
+    print_build(output, report)
     output.json(report.document())
     raise typer.Exit(report.exit_status)
-
-
-def _print_build(output: Output, report: BuildReport) -> None:
-    rate = f", {report.samples_per_s:.0f} samples/s" if report.computed else ""
-    output.line(
-        f"dataset {report.dataset_name} ({report.dataset[:12]}): {report.samples} samples; {report.computed} computed, "
-        f"{report.reused} reused, {report.failed} failed in {human_seconds(report.seconds)}{rate}"
-    )
-    output.line(f"written {human_bytes(report.bytes_written)}; encoder loaded in {human_seconds(report.load_seconds)}")
-    rows = [(row["layer"], row["pool"], row["dtype"], row["digest"][:12]) for row in report.features]
-    output.table("features", ("layer", "pool", "dtype", "digest"), rows)
-    if report.stages:
-        stages = [(s["id"], s["resource"], s["n"], f"{s['total_s']:.2f}") for s in report.stages]
-        output.table("busy seconds, added over threads", ("stage", "resource", ">n", ">seconds"), stages)
-    if report.failures:
-        shown = [
-            (failure.uri, failure.stage, failure.reason, "permanent" if failure.permanent else "transient")
-            for failure in report.failures[:20]
-        ]
-        title = f"failed samples{f' (20 of {report.failed}; all in --json)' if report.failed > 20 else ''}"
-        output.table(title, ("uri", "stage", "reason", "kind"), shown)
 
 
 @app.command()
@@ -182,21 +206,7 @@ def verify(
             from .maintain.recompute import recompute_some
 
             report = replace(report, recomputed=recompute_some(storage, recompute, device=device))
-    output.line(f"{report.files} files, {human_bytes(report.size_bytes)} of shards: {len(report.damaged)} damaged")
-    if report.damaged:
-        for item in report.damaged:  # lines, not a table: names are long, and a wrapped one cannot be searched for
-            output.line(f"{item.file}: {item.problem.removeprefix(f'{item.file} is damaged: ')}")
-        output.line("`fovcache repair` brings back what can be brought back")
-    if report.recomputed is not None:
-        rows = [
-            (dtype, f"{value:.2e}", f"{report.recomputed['tolerance'][dtype]:.1e}")
-            for dtype, value in report.recomputed["largest"].items()
-        ]
-        output.table(
-            f"{report.recomputed['samples']} samples encoded again", ("dtype", ">largest difference", ">allowed"), rows
-        )
-        for text in report.recomputed["skipped"]:
-            output.line(f"not recomputed: {text}")
+    print_verify(output, report)
     output.json(report.document())
     raise typer.Exit(report.exit_status)
 
@@ -231,6 +241,9 @@ def explain(
     pool: Pool = None,
     size: Size = None,
     fit: Fit = None,
+    frames: Frames = None,
+    fps: Fps = None,
+    decoder: Decoder = "pyav",
     compute_dtype: ComputeDtype = "fp32",
     store_dtype: StoreDtype = "bf16",
     workers: Workers = None,
@@ -243,7 +256,19 @@ def explain(
 
     set_up_logging(verbose=False)
     output = Output(json)
-    request = encoder_request(encoder, weights, layers, pool, size, fit, compute_dtype, store_dtype)
+    request = encoder_request(
+        encoder,
+        layers,
+        weights=weights,
+        pool=pool,
+        size=size,
+        fit=fit,
+        frames=frames,
+        fps=fps,
+        decoder=decoder,
+        compute_dtype=compute_dtype,
+        store_dtype=store_dtype,
+    )
     options = build_options(num_workers=workers, retry_failed=retry_failed, rehash=rehash)
     report = run_explain(open_cache_at(cache).storage, sources, request, options)
     output.line(f"{report.samples} samples: {report.hits} hit, {report.misses} miss, {report.failed} failed before")
@@ -263,6 +288,9 @@ def estimate(
     pool: Pool = None,
     size: Size = None,
     fit: Fit = None,
+    frames: Frames = None,
+    fps: Fps = None,
+    decoder: Decoder = "pyav",
     compute_dtype: ComputeDtype = "fp32",
     store_dtype: StoreDtype = "bf16",
     device: Device = "auto",
@@ -276,7 +304,19 @@ def estimate(
 
     set_up_logging(verbose=False)
     output = Output(json)
-    request = encoder_request(encoder, weights, layers, pool, size, fit, compute_dtype, store_dtype)
+    request = encoder_request(
+        encoder,
+        layers,
+        weights=weights,
+        pool=pool,
+        size=size,
+        fit=fit,
+        frames=frames,
+        fps=fps,
+        decoder=decoder,
+        compute_dtype=compute_dtype,
+        store_dtype=store_dtype,
+    )
     options = build_options(device=device, batch_size=batch_size, num_workers=workers, shard_mib=shard_mib)
     exists = cache is not None and Path(cache).exists()
     result = run_estimate(

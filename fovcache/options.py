@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +13,14 @@ if TYPE_CHECKING:
     from .cache import Cache
     from .store.storage import LocalStorage
 
+MAX_MEGAPIXELS = 100.0
+
 Sources = Annotated[
-    list[str], typer.Argument(metavar="SOURCE…", help="Folders or tar shards; SPLIT=PATH sets a split.")
+    list[str],
+    typer.Argument(
+        metavar="SOURCE…",
+        help="Folders, tar shards, manifests (.csv .jsonl .parquet), URL lists (.txt) or URLs; SPLIT=… sets a split.",
+    ),
 ]
 CacheDir = Annotated[str, typer.Option("--cache", metavar="DIR", help="The cache's folder.")]
 Encoder = Annotated[str, typer.Option(metavar="NAME|PATH.py:FACTORY", help="An installed encoder, or your own file.")]
@@ -22,6 +29,23 @@ Layers = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Layers; 
 Pool = Annotated[str | None, typer.Option(metavar="cls|mean|tokens", help="Pooling over tokens or space.")]
 Size = Annotated[int | None, typer.Option(metavar="PX", help="Frame size; the encoder's own by default.")]
 Fit = Annotated[str | None, typer.Option(metavar="crop|squash|pad", help="How a frame is made square.")]
+Frames = Annotated[int | None, typer.Option(metavar="N", help="Frames of a clip, spread evenly; 8 by default.")]
+Fps = Annotated[float | None, typer.Option(metavar="RATE", help="Frames a second of a clip, instead of --frames.")]
+Decoder = Annotated[str, typer.Option(metavar="pyav|ffmpeg", help="What decodes videos.")]
+IsolateDecode = Annotated[
+    bool, typer.Option("--isolate-decode", help="Decode in processes that can be killed: for input you do not trust.")
+]
+DecodeTimeout = Annotated[float, typer.Option(metavar="S", help="A sample that takes longer to decode fails.")]
+MaxMegapixels = Annotated[float, typer.Option(metavar="MP", help="Larger frames are refused.")]
+MaxHours = Annotated[float, typer.Option(metavar="H", help="Longer videos are refused.")]
+Downloads = Annotated[int, typer.Option(metavar="N", help="Downloads at a time.")]
+Retries = Annotated[int, typer.Option(metavar="N", help="How often a download is tried again.")]
+FetchTimeout = Annotated[float, typer.Option(metavar="S", help="How long a server may be silent.")]
+MaxFileMib = Annotated[float, typer.Option(metavar="MIB", help="Larger downloads are refused.")]
+ScratchGb = Annotated[float, typer.Option(metavar="GB", help="Downloads take at most this much disk at a time.")]
+AllowFileUrls = Annotated[
+    bool, typer.Option("--allow-file-urls", help="Let manifests and URL lists name local files by file: URLs.")
+]
 ComputeDtype = Annotated[str, typer.Option(metavar="fp32|bf16|fp16", help="Below fp32 under autocast.")]
 StoreDtype = Annotated[str, typer.Option(metavar="bf16|fp16|fp32", help="How rows are stored.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
@@ -52,37 +76,52 @@ def open_damaged_at(path: str) -> LocalStorage:
         return LocalStorage(path)
 
 
-def encoder_request(
-    encoder: str,
-    weights: str | None,
-    layers: list[str] | None,
-    pool: str | None,
-    size: int | None,
-    fit: str | None,
-    compute_dtype: str,
-    store_dtype: str,
-) -> EncoderRequest:
+def encoder_request(encoder: str, layers: list[str] | None, **values: Any) -> EncoderRequest:
     """What the encoder's options mean; layer globs may be separated by commas too."""
     from .builder.request import EncoderRequest
 
     globs = tuple(glob.strip() for text in layers or [] for glob in text.split(",") if glob.strip())
-    return EncoderRequest(
-        encoder=encoder,
-        weights=weights,
-        layers=globs,
-        pool=pool,
-        size=size,
-        fit=fit,
-        compute_dtype=compute_dtype,
-        store_dtype=store_dtype,
+    return EncoderRequest(encoder=encoder, layers=globs, **values)
+
+
+def build_options(
+    *,
+    shard_mib: float = 64,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    max_hours: float = 24,
+    fetch: Mapping[str, Any] = {},
+    **values: Any,
+) -> BuildOptions:
+    """What the build's options mean; `fetch` are fields of FetchOptions."""
+    from .builder.request import BuildOptions
+    from .decode.limits import Limits
+    from .fetch.options import FetchOptions
+
+    return BuildOptions(
+        shard_bytes=_whole("shard size", shard_mib * 2**20),
+        limits=Limits(max_pixels=_whole("limit of pixels", max_megapixels * 1e6), max_duration_s=max_hours * 3600),
+        fetch=FetchOptions(**fetch),
+        **values,
     )
 
 
-def build_options(*, shard_mib: float = 64, **values: Any) -> BuildOptions:
-    """What the build's options mean."""
-    from .builder.request import BuildOptions
+def fetch_options(
+    downloads: int, retries: int, fetch_timeout: float, max_file_mib: float, scratch_gb: float
+) -> dict[str, Any]:
+    """What the options of downloads mean, as fields of FetchOptions."""
+    return {
+        "concurrency": downloads,
+        "retries": retries,
+        "connect_timeout_s": min(10.0, fetch_timeout),
+        "read_timeout_s": fetch_timeout,
+        "max_file_bytes": _whole("limit of a download", max_file_mib * 2**20),
+        "scratch_bytes": _whole("scratch folder", scratch_gb * 1e9),
+    }
+
+
+def _whole(what: str, value: float) -> int:
     from .errors import UsageError
 
-    if not math.isfinite(shard_mib):
-        raise UsageError(f"shard size of {shard_mib} MiB is out of range; expected at least 0.001")
-    return BuildOptions(shard_bytes=int(shard_mib * 2**20), **values)
+    if not math.isfinite(value):
+        raise UsageError(f"{what} of {value} is out of range; expected a number")
+    return int(value)

@@ -132,8 +132,6 @@ class FfmpegRun:
             command += ["-xerror"]
         # -copyts: times as in the file, by which frames are selected.
         command += ["-threads", "1", "-max_pixels", str(self.max_pixels), "-copyts"]
-        if selection.is_by_number:
-            command += ["-reinit_filter", "0"]  # a new filter would count from 0
         command += ["-format_whitelist", FORMATS, "-protocol_whitelist", PROTOCOLS, "-i", url]
         command += ["-map", f"0:{self.stream}", "-vf", f"select='{selection.expression}',{self.shape}"]
         if not selection.is_by_number:

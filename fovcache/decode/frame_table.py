@@ -28,8 +28,8 @@ anywhere."""
 _TRUSTED_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "prores", "ffv1"})
 """Codecs of which every packet gives one frame and keyframes stand alone. VP8 has packets that show nothing."""
 
-_SKIPPING_CODECS = frozenset({"h264", "hevc"})
-"""Codecs with frames that no other frame needs, marked as such."""
+_UNIT_CODECS = frozenset({"h264", "hevc"})
+"""Codecs whose packets tell by themselves where decoding can begin and which frames no other needs."""
 
 _TINY_BYTES = {"mpeg4": 16}
 """Packets smaller than this may stand for no frame: MPEG-4's "not coded", as in AVIs put into other containers."""
@@ -52,6 +52,8 @@ class FrameTable:
     """int64 [packets], in units of `time_base`; meaningless where `is_exact` is false."""
     is_key: np.ndarray
     """bool [packets]: decoding can begin here, and frames shown later are the same as if it had begun earlier."""
+    is_needed: np.ndarray
+    """bool [packets]: other frames may need this one; it is decoded even where it is not wanted."""
     shown: np.ndarray
     """int64 [shown frames]: for each frame in presentation order its packet."""
     time_base: Fraction
@@ -60,8 +62,6 @@ class FrameTable:
     """When the last shown frame ends."""
     is_exact: bool
     """Whether the packets can be trusted to be the frames."""
-    can_skip: bool
-    """Whether frames that no other needs may be passed over."""
     packets: Sequence[av.Packet[av.VideoStream]] | None
     """The packets themselves; None when they were too many to keep."""
 
@@ -93,14 +93,15 @@ class _Scan:
         self.format = video.container.format.name
         assert video.stream.time_base is not None
         self.time_base = video.stream.time_base
-        self.units = unit_reader(self.codec, context.extradata) if self.codec in _SKIPPING_CODECS else None
+        self.units = unit_reader(self.codec, context.extradata) if self.codec in _UNIT_CODECS else None
         self.packets: list[av.Packet[av.VideoStream]] | None = []
         self.pts: list[int] = []
         self.durations: list[int] = []
         self.is_key: list[bool] = []
         self.is_hidden: list[bool] = []
         self.is_orderly = True
-        self.can_skip = self.units is not None
+        self.is_needed: list[bool] = []
+        self.is_base_layer = True
         self.num_bytes = 0
 
     def add(self, packet: av.Packet[av.VideoStream]) -> None:
@@ -113,16 +114,18 @@ class _Scan:
         self.pts.append(packet.pts if packet.pts is not None else packet.dts or 0)
         self.durations.append(packet.duration or 0)
         self.is_hidden.append(packet.is_discard)
-        is_key = packet.is_keyframe
+        is_key, is_needed = packet.is_keyframe, True
         if self.units is not None:
             view = memoryview(packet)
             units = self.units.read(view)
             self.is_orderly &= units.is_plain
-            self.can_skip &= units.can_skip
+            self.is_base_layer &= units.is_base_layer
+            is_needed = units.is_needed
             is_key = is_key and self.units.can_begin(view)
-        elif self.codec in _SKIPPING_CODECS:
+        elif self.codec in _UNIT_CODECS:
             is_key = False
         self.is_key.append(is_key)
+        self.is_needed.append(is_needed)
         if self.packets is not None:
             self.num_bytes += packet.size
             self.packets.append(packet)
@@ -151,11 +154,11 @@ class _Scan:
         return FrameTable(
             pts=pts,
             is_key=is_key,
+            is_needed=np.array(self.is_needed) | (not self.is_base_layer),
             shown=shown,
             time_base=self.time_base,
             end_s=self._shown_end_s(pts, shown),
             is_exact=is_exact,
-            can_skip=self.can_skip,
             packets=self.packets,
         )
 
@@ -171,8 +174,9 @@ def _check_not_cut_off(video: OpenVideo, end_s: float, limits: Limits) -> None:
     declared_s = _declared_end_s(video)
     if declared_s is None:
         return
-    limits.check_duration(declared_s)
-    allowed_s = max(_LATE_S, _LATE_SHARE * declared_s)
+    length_s = declared_s - _start_s(video)
+    limits.check_duration(length_s)
+    allowed_s = max(_LATE_S, _LATE_SHARE * length_s)
     if end_s >= declared_s - allowed_s or _sound_end_s(video) >= declared_s - allowed_s:
         return
     reason = f"damaged: its last frame ends at {end_s:.2f} s of the {declared_s:.2f} s that it declares"
@@ -192,9 +196,11 @@ def _declared_end_s(video: OpenVideo) -> float | None:
     if not durations_s or min(durations_s) <= 0:
         return None
     # Matroska's duration counts from zero, the others' from the first frame.
-    starts_at_zero = container.format.name == "matroska,webm" or stream.start_time is None
-    start_s = 0.0 if starts_at_zero else float((stream.start_time or 0) * (stream.time_base or 0))
-    return start_s + min(durations_s)
+    return min(durations_s) + (0.0 if container.format.name == "matroska,webm" else _start_s(video))
+
+
+def _start_s(video: OpenVideo) -> float:
+    return float((video.stream.start_time or 0) * (video.stream.time_base or 0))
 
 
 def _sound_end_s(video: OpenVideo) -> float:

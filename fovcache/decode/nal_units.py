@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_AVC_IDR, _AVC_SEI, _AVC_PARAMETERS = 5, 6, frozenset({7, 8, 13, 15})
-_HEVC_ENTRIES, _HEVC_PARAMETERS = range(16, 22), frozenset({32, 33, 34})
+_AVC_SLICES, _AVC_IDR, _AVC_SEI, _AVC_PARAMETERS = frozenset({1, 5}), 5, 6, frozenset({7, 8, 13, 15})
+_HEVC_SLICES, _HEVC_PARAMETERS = frozenset({*range(10), *range(16, 22)}), frozenset({32, 33, 34})
+_HEVC_ENTRIES, _HEVC_UNNEEDED = range(16, 22), frozenset(range(0, 10, 2))
 _RECOVERY_POINT = 6
 
 
@@ -19,16 +20,16 @@ class PacketUnits:
     """What the units of one packet tell."""
 
     is_plain: bool
-    """Whether decoding the packet gives a frame by what the stream's header says: a slice is in it, as far as it can
-    be read, and no parameter sets that the header has not."""
-    can_skip: bool
-    """Whether reference flags can be trusted: the units fill the packet, and none is of a higher temporal layer,
-    where a picture that its own layer does not refer to can still be needed."""
+    """Whether the packet gives one frame by what the stream's header says: slices that can be read are in it, and no
+    parameter sets that the header has not."""
+    is_needed: bool
+    """Whether other frames may need this one."""
+    is_base_layer: bool
+    """Whether no unit is of a higher temporal layer, where a picture that its own layer does not need can still be
+    needed by others."""
 
 
-_PLAIN = PacketUnits(True, True)
-_NOT_PLAIN = PacketUnits(False, False)
-_NO_SKIPPING = PacketUnits(True, False)
+_ODD = PacketUnits(False, True, False)
 
 
 class UnitReader:
@@ -41,27 +42,27 @@ class UnitReader:
 
     def read(self, packet: memoryview) -> PacketUnits:
         """What the packet holds."""
-        at, has_slice, is_base_layer = 0, False, True
-        for start, at in self._units(packet):
+        end, has_slice, is_needed, is_base_layer = 0, False, False, True
+        for start, end in self._units(packet):
             kind = self._kind(packet[start])
-            if kind in (_AVC_PARAMETERS if self._is_avc else _HEVC_PARAMETERS):
-                unit = bytes(packet[start:at])
-                if len(unit).to_bytes(2, "big", signed=False) + unit not in self._header:
-                    return _NOT_PLAIN
-            has_slice |= 1 <= kind <= 5 if self._is_avc else kind < 32
+            if kind in (_AVC_SLICES if self._is_avc else _HEVC_SLICES):
+                has_slice = True
+                is_needed |= packet[start] & 0x60 != 0 if self._is_avc else kind not in _HEVC_UNNEEDED
+            elif kind in (_AVC_PARAMETERS if self._is_avc else _HEVC_PARAMETERS):
+                unit = bytes(packet[start:end])
+                if len(unit).to_bytes(4, "big")[2:] + unit not in self._header:
+                    return _ODD
             is_base_layer &= self._is_avc or packet[start + 1] & 7 == 1
-        if at != len(packet):
-            return _NO_SKIPPING
-        if not has_slice:
-            return _NOT_PLAIN
-        return _PLAIN if is_base_layer else _NO_SKIPPING
+        if end != len(packet) or not has_slice:
+            return _ODD
+        return PacketUnits(True, is_needed, is_base_layer)
 
     def can_begin(self, packet: memoryview) -> bool:
         """Whether decoding from here gives this picture, and all that are shown after it, bit for bit."""
         for start, end in self._units(packet):
             kind = self._kind(packet[start])
             if not self._is_avc:
-                if kind < 32:
+                if kind in _HEVC_SLICES:
                     return kind in _HEVC_ENTRIES
             elif kind == _AVC_IDR or (kind == _AVC_SEI and _is_exact_entry(bytes(packet[start + 1 : end]))):
                 return True

@@ -200,6 +200,8 @@ def _frames(video: OpenVideo) -> Iterator[av.VideoFrame]:
     last_s = 0.0
     try:
         for packet in itertools.chain(packets_of(video), [None]):
+            if packet is not None and packet.is_corrupt:  # half a JPEG decodes to a frame without a word
+                raise SampleError("decode", f"damaged: what follows {last_s:.3f} s is cut off", permanent=True)
             for frame in context.decode(packet):
                 last_s = frame.pts * time_base if frame.pts is not None else last_s
                 if frame.is_corrupt:
