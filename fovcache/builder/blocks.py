@@ -95,7 +95,7 @@ class BlockRun:
                 num_rows += published
         finally:
             fetched = self._downloads.stages if self._downloads is not None else ()
-            self._tally.stages = (*fetched, *self._pipeline.stats().stages)
+            self._tally.stages = (*fetched, *(stage for stage in self._pipeline.stats().stages if stage.n))
         return num_rows
 
     def _units(self, works: Iterable[Work]) -> Iterator[Unit]:
@@ -126,7 +126,7 @@ class BlockRun:
                 max_queued=4 * threads,
                 max_queued_bytes=MAX_FETCHED_BYTES,
                 size_of=lambda unit: unit.size_bytes,
-                timeout_s=self._options.decode_timeout_s,
+                timeout_s=self._options.watchdog_s,
             ),
             Stage(
                 id="encode",

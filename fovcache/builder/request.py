@@ -140,6 +140,11 @@ class BuildOptions:
         """Reading threads, at most the cores this process may use."""
         return self.num_workers or available_cores()
 
+    @property
+    def watchdog_s(self) -> float:
+        """When a decoding thread is given up; a process that can be killed is, before that."""
+        return self.decode_timeout_s * (2 if self.isolate_decode else 1)
+
     def batch_on(self, device: torch.device, spec: InputSpec) -> int:
         """The batch size to begin with on a device: fewer samples where each has several frames."""
         return self.batch_size or max(1, self.rows_on(device) // spec.typical_rows)

@@ -25,7 +25,7 @@ from ..store.refs import check_dataset_name, publish_ref, read_refs
 from ..store.storage import LocalStorage
 from .downloads import Downloads
 from .finding import by_kind, find_samples
-from .isolation import isolate
+from .isolation import isolated
 from .plan import Block, Plan, Want, make_plans, open_plans, publish_plan, unfinished
 from .progress import OnProgress, silent
 from .report import BuildReport, SampleFailure
@@ -104,8 +104,7 @@ class _Build:
             check_dataset_name(self.options.dataset)
         with contextlib.ExitStack() as stack:
             with self.tally.loading():
-                resolution = resolve(self.request, self.options.limits)
-                isolate(resolution, self.options, stack)
+                resolution = isolated(resolve(self.request, self.options.limits), self.options, stack)
             ensure_marker(self.storage)
             scan = self._scan(sources, resolution, stack)
             self.sources = [spec.absolute for spec in scan.sources]

@@ -106,11 +106,11 @@ class FfmpegRun:
             for number, position in enumerate(selection.positions):
                 frame = _read_ppm(process.output, self.max_pixels)
                 if frame is None:
-                    raise process.failure(f"{number} of {num} frames")
+                    raise process.failure(number, num)
                 if position in selection.kept:
                     pixels[position] = frame
             if process.output.read(1):
-                raise process.failure("more frames than there are")
+                raise SampleError("decode", f"ffmpeg gives more than {num} frames", permanent=True)
         return pixels
 
     @contextmanager
@@ -174,16 +174,15 @@ class _Process:
         self._listener.join()
         self.output.close()
 
-    def failure(self, given: str) -> SampleError:
-        """Why it did not give what was asked for."""
-        self._timer.cancel()
-        self._process.kill()
+    def failure(self, number: int, num: int) -> SampleError:
+        """Why it ended after `number` of `num` frames."""
+        status = self._process.wait()
         self._listener.join()
         if self._is_late:
             return SampleError("decode", f"ffmpeg took longer than {self._timeout_s:g} s", permanent=False)
         lines = b"".join(self._said).decode(errors="replace").strip().splitlines()
-        said = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] |file:\S+: ", "", lines[-1]) if lines else "without a word"
-        return SampleError("decode", f"ffmpeg gives {given}: {said}", permanent=True)
+        said = re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] |file:\S+: ", "", lines[-1]) if lines else f"status {status}"
+        return SampleError("decode", f"ffmpeg gives {number} of {num} frames: {said}", permanent=True)
 
     def _end_late(self) -> None:
         self._is_late = True

@@ -66,6 +66,13 @@ class FrameTable:
     """The packets themselves; None when they were too many to keep."""
 
     @property
+    def is_shown(self) -> np.ndarray:
+        """bool [packets]: false for those that edit lists hide."""
+        mask = np.zeros(len(self.pts), bool)
+        mask[self.shown] = True
+        return mask
+
+    @property
     def times_s(self) -> np.ndarray:
         """float64 [shown frames]: when each is shown."""
         times: np.ndarray = self.pts[self.shown] * float(self.time_base)

@@ -53,9 +53,8 @@ class UnitReader:
                 if len(unit).to_bytes(4, "big")[2:] + unit not in self._header:
                     return _ODD
             is_base_layer &= self._is_avc or packet[start + 1] & 7 == 1
-        if end != len(packet) or not has_slice:
-            return _ODD
-        return PacketUnits(True, is_needed, is_base_layer)
+        is_whole = end == len(packet)
+        return PacketUnits(has_slice, is_needed or not is_whole, is_base_layer)
 
     def can_begin(self, packet: memoryview) -> bool:
         """Whether decoding from here gives this picture, and all that are shown after it, bit for bit."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -123,31 +122,38 @@ def _decode_runs(
     """Decode only what the wanted frames need. None when a frame is corrupt or missing: others must judge."""
     import av
 
-    position_of = {int(table.pts[table.shown[position]]): position for position in wanted}
+    wanted_packets = table.shown[list(wanted)]
+    position_of = dict(zip(table.pts[wanted_packets].tolist(), wanted, strict=True))
+    is_taken = table.is_needed.copy()
+    is_taken[wanted_packets] = True
     pixels: dict[int, np.ndarray] = {}
     try:
         with _packets(source, limits, table) as packet_of:
-            for run in _runs(table, wanted):
-                is_begun, last_pts = run.start == 0, -math.inf
-                for frame in _decode_run(video, table, run, packet_of, position_of):
-                    if frame.is_corrupt or frame.pts is None or frame.pts <= last_pts:
+            for run in _runs(table, wanted_packets.tolist()):
+                begin_pts = int(table.pts[run.start])
+                due = _due_pts(table, run, is_taken)
+                for frame in _decode_run(video, run, is_taken, packet_of):
+                    if frame.pts is not None and frame.pts < begin_pts:  # it needs what comes before the keyframe
+                        continue
+                    # Each packet gives its frame, in order, and the first is a keyframe, whatever the container says.
+                    if frame.is_corrupt or frame.pts != next(due, None):
                         return None
-                    last_pts = frame.pts
-                    is_begun |= frame.key_frame and frame.pts == int(table.pts[run.start])
+                    if run.start and frame.pts == begin_pts and not frame.key_frame:
+                        return None
                     if frame.pts in position_of:
-                        if not is_begun:  # the container calls a keyframe what is none
-                            return None
                         pixels[position_of[frame.pts]] = convert(frame)
+                if next(due, None) is not None:
+                    return None
     except av.FFmpegError:
         return None
-    return FoundFrames(pixels=pixels) if len(pixels) == len(position_of) else None
+    return FoundFrames(pixels=pixels)
 
 
-def _runs(table: FrameTable, wanted: Sequence[int]) -> list[range]:
+def _runs(table: FrameTable, wanted_packets: Sequence[int]) -> list[range]:
     """Ranges of packets to decode: from the last keyframe that each wanted frame can be decoded from, up to it."""
     keys = np.flatnonzero(table.is_key)
     needs = []
-    for packet in (int(table.shown[position]) for position in wanted):
+    for packet in wanted_packets:
         before = keys[: np.searchsorted(keys, packet, side="right")]
         # A frame shown before a keyframe that comes earlier in the file needs the keyframe before that.
         needs.append((int(before[table.pts[before] <= table.pts[packet]][-1]), packet + 1))
@@ -160,17 +166,18 @@ def _runs(table: FrameTable, wanted: Sequence[int]) -> list[range]:
     return runs
 
 
-def _decode_run(
-    video: OpenVideo, table: FrameTable, run: range, packet_of: PacketGetter, wanted_pts: Container[int]
-) -> Iterator[av.VideoFrame]:
+def _due_pts(table: FrameTable, run: range, is_taken: np.ndarray) -> Iterator[int]:
+    """When the frames of a run are shown, in order: all that must come out of the decoder."""
+    part = slice(run.start, run.stop)
+    is_due = is_taken[part] & table.is_shown[part] & (table.pts[part] >= table.pts[run.start])
+    return iter(np.sort(table.pts[part][is_due]).tolist())
+
+
+def _decode_run(video: OpenVideo, run: range, is_taken: np.ndarray, packet_of: PacketGetter) -> Iterator[av.VideoFrame]:
     context = video.stream.codec_context
-    is_skipping = None
     for number in run:
-        skip = table.can_skip and int(table.pts[number]) not in wanted_pts
-        if skip is not is_skipping:
-            context.skip_frame = "NONREF" if skip else "DEFAULT"
-            is_skipping = skip
-        yield from context.decode(packet_of(number))
+        if is_taken[number]:
+            yield from context.decode(packet_of(number))
     yield from context.decode(None)  # what was decoded on the way and waits for its turn
     context.flush_buffers()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from ..decode.clip import BACKENDS, ClipDecoder, decoder, decoder_software
+from ..decode.clip import BACKENDS, decoder, decoder_software
 from ..decode.limits import Limits
 from ..decode.sampling import WHOLE, Sampling, Window
 from ..decode.video_file import VIDEO_SUFFIXES, VideoSource
@@ -26,8 +26,6 @@ class ClipInput(FrameInput):
     """What decodes: `pyav` or `ffmpeg`."""
     limits: Limits = field(default_factory=Limits)
     """What is refused. Not in the recipe: it decides whether there are frames, never which."""
-    decode: ClipDecoder | None = field(default=None, compare=False)
-    """Decodes elsewhere (in processes that can be killed) what the backend would decode here; the same frames."""
 
     def __post_init__(self) -> None:
         FrameInput.__post_init__(self)
@@ -42,11 +40,10 @@ class ClipInput(FrameInput):
         sampling: Sampling,
         backend: str,
         limits: Limits | None = None,
-        decode: ClipDecoder | None = None,
     ) -> ClipInput:
         """Clips at the geometry and with the preprocessing of an encoder's stills."""
         geometry = {each.name: getattr(frames, each.name) for each in fields(FrameInput)}
-        return cls(**geometry, sampling=sampling, backend=backend, limits=limits or Limits(), decode=decode)
+        return cls(**geometry, sampling=sampling, backend=backend, limits=limits or Limits())
 
     @property
     def typical_rows(self) -> int:

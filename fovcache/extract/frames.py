@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..decode.sampling import WHOLE, Sampling
 from ..decode.stills import STILL_SUFFIXES, decode_still, still_decoder
-from ..errors import EncoderError
+from ..decode.video_file import VideoSource
+from ..errors import EncoderError, SampleError
 from ..keys.digest import Document
 
 if TYPE_CHECKING:
     import torch
 
+    from ..decode.clip import ClipDecoder
+
 FITS = ("crop", "squash", "pad")
+_ONE_FRAME = Sampling(num_frames=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +35,8 @@ class FrameInput:
     """Subtracted from RGB in [0, 1], or None."""
     std: tuple[float, float, float] | None = None
     """Divides after the mean, or None."""
+    decode: ClipDecoder | None = field(default=None, compare=False)
+    """Decodes elsewhere (in processes that can be killed) what would be decoded here: the same pixels."""
 
     def __post_init__(self) -> None:
         if self.size is not None and not 1 <= self.size <= 16384:
@@ -87,7 +94,12 @@ class FrameInput:
 
     def read(self, data: bytes, name: str) -> np.ndarray:
         """uint8 [1, height, width, 3]. Raises SampleError."""
-        return decode_still(data, size=self.size, fit=self.fit)[None]
+        if self.decode is None:
+            return decode_still(data, size=self.size, fit=self.fit)[None]
+        (clip,) = self.decode(VideoSource(data=data), _ONE_FRAME, (WHOLE,), size=self.size, fit=self.fit)
+        if isinstance(clip, SampleError):
+            raise clip
+        return clip.frames
 
     def rows_of(self, item: np.ndarray) -> int | None:
         """None: a still's row has no axis of frames."""
