@@ -98,6 +98,8 @@ def _head(source: VideoSource) -> bytes:
     if not source.path:
         return source.data[:_HEAD_BYTES]
     try:
+        if not source.num_bytes:
+            return b""
         with Path(source.path).open("rb") as file:
             return file.read(_HEAD_BYTES)
     except OSError as error:

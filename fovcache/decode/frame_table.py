@@ -200,6 +200,8 @@ def _declared_end_s(video: OpenVideo) -> float | None:
         durations_s.append(container.duration / 1e6)
     if stream.duration is not None and stream.time_base is not None:
         durations_s.append(float(stream.duration * stream.time_base))
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        durations_s = [float(stream.frames / stream.average_rate)]  # FFmpeg fits the others to what there is
     if not durations_s or min(durations_s) <= 0:
         return None
     # Matroska's duration counts from zero, the others' from the first frame.

@@ -13,6 +13,7 @@ _AVC_SLICES, _AVC_IDR, _AVC_SEI, _AVC_PARAMETERS = frozenset({1, 5}), 5, 6, froz
 _HEVC_SLICES, _HEVC_PARAMETERS = frozenset({*range(10), *range(16, 22)}), frozenset({32, 33, 34})
 _HEVC_ENTRIES, _HEVC_UNNEEDED = range(16, 22), frozenset(range(0, 10, 2))
 _RECOVERY_POINT = 6
+_AVC_INTRA_TYPES = (2, 7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +59,20 @@ class UnitReader:
 
     def can_begin(self, packet: memoryview) -> bool:
         """Whether decoding from here gives this picture, and all that are shown after it, bit for bit."""
+        is_recovery = is_entry = False
         for start, end in self._units(packet):
             kind = self._kind(packet[start])
             if not self._is_avc:
                 if kind in _HEVC_SLICES:
                     return kind in _HEVC_ENTRIES
-            elif kind == _AVC_IDR or (kind == _AVC_SEI and _is_exact_entry(bytes(packet[start + 1 : end]))):
-                return True
-        return False
+            elif kind == _AVC_SEI:
+                is_recovery |= _is_exact_recovery(bytes(packet[start + 1 : end]))
+            elif kind in _AVC_SLICES:
+                # Encoders name pictures in the midst of an intra refresh as exact, and they are not.
+                if kind != _AVC_IDR and not (is_recovery and _is_intra_slice(bytes(packet[start + 1 : end][:16]))):
+                    return False
+                is_entry = True
+        return is_entry
 
     def _kind(self, header: int) -> int:
         return header & 31 if self._is_avc else (header >> 1) & 63
@@ -88,11 +95,8 @@ def unit_reader(codec: str, header: bytes | None) -> UnitReader | None:
     return UnitReader(is_avc=is_avc, header=header, prefix_bytes=(header[at] & 3) + 1)
 
 
-def _is_exact_entry(messages: bytes) -> bool:
-    """Whether a unit of SEI messages names this very picture as an exact recovery point.
-
-    Of one some pictures later (intra refresh) encoders promise exactness that decoders do not reach.
-    """
+def _is_exact_recovery(messages: bytes) -> bool:
+    """Whether a unit of SEI messages names this very picture as a recovery point, and the pictures after it exact."""
     data, at = messages.replace(b"\0\0\3", b"\0\0"), 0
     while at < len(data):
         fields = []
@@ -108,3 +112,17 @@ def _is_exact_entry(messages: bytes) -> bool:
             return at < len(data) and data[at] >> 6 == 0b11  # no pictures to wait for, exact from then on
         at += fields[1]
     return False
+
+
+def _is_intra_slice(slice_header: bytes) -> bool:
+    data = slice_header.replace(b"\0\0\3", b"\0\0")
+    bits = "".join(f"{byte:08b}" for byte in data)
+    values = []
+    for _ in range(2):  # the first macroblock's number and the slice's type: Exp-Golomb codes
+        zeros = len(bits) - len(bits.lstrip("0"))
+        length = 2 * zeros + 1
+        if length > len(bits):
+            return False
+        values.append(int(bits[zeros:length], 2) - 1)
+        bits = bits[length:]
+    return values[1] in _AVC_INTRA_TYPES

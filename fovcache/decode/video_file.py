@@ -7,7 +7,9 @@ scripts, image sequences). Only formats that hold their own frames are opened, a
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,10 @@ VIDEO_SUFFIXES = frozenset(
 
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,h264,hevc,ivf,nut,mxf,gxf,wtv"
 PROTOCOLS = "file,subfile"
+
+
+_SILENT_CODECS = ("mjpeg",)
+"""Codecs whose decoder leaves out what it cannot read and says so only when told to; memory shows through there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +59,13 @@ class VideoSource:
 
     @property
     def num_bytes(self) -> int:
-        """How many bytes there are. Raises OSError."""
+        """How many bytes there are. Raises OSError, also for a pipe or a device: reading it might never end."""
         if not self.path:
             return len(self.data)
-        return self.size if self.size is not None else Path(self.path).stat().st_size
+        status = Path(self.path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a file")
+        return self.size if self.size is not None else status.st_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,8 @@ def open_video(source: VideoSource, limits: Limits) -> Iterator[OpenVideo]:
         limits.check_frame(context.width, context.height)
         context.thread_count = 1
         context.options = {"max_pixels": str(limits.max_pixels)}  # the bitstream may say another size than the header
+        if context.codec.canonical_name in _SILENT_CODECS:
+            context.options |= {"err_detect": "explode"}
         yield OpenVideo(container, stream)
 
 
@@ -119,6 +130,8 @@ def packets_of(video: OpenVideo) -> Iterator[av.Packet[VideoStream]]:
                 yield packet
     except (av.FFmpegError, OSError) as error:
         raise SampleError("decode", f"damaged container: {said(error)}", permanent=True) from error
+    except IndexError as error:  # PyAV knows no streams but those at the start
+        raise SampleError("decode", "damaged container: a new stream begins on the way", permanent=True) from error
 
 
 def said(error: BaseException) -> str:

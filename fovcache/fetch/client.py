@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from blake3 import blake3
 from urllib3 import BaseHTTPResponse, Retry, Timeout
@@ -40,7 +40,7 @@ class Sink(Protocol):
     """Takes one body; begun anew for each try."""
 
     def start(self, size_bytes: int | None) -> None:
-        """A body of so many bytes comes, None where it is not known."""
+        """A body of about so many bytes comes, None where it is not known."""
 
     def write(self, data: bytes) -> None:
         """Its next bytes."""
@@ -192,7 +192,7 @@ class HttpClient:
         return None if asked_s is None else min(asked_s, self._options.max_wait_s)
 
     def _receive(self, response: BaseHTTPResponse, sink: Sink) -> Fetched:
-        declared = _declared_bytes(response)
+        declared = response.length_remaining  # that of an encoded body is another, hence the check of each chunk
         self._check_size(declared or 0, "declares")
         validators = validators_of(response.headers)
         chunks = iter(lambda: response.read1(_READ_BYTES, decode_content=True), b"")
@@ -219,12 +219,6 @@ class _RefusedError(SampleError):
     def __init__(self, reason: Reason, details: str, wait_s: float | None) -> None:
         super().__init__("fetch", f"{reason}: {details}", permanent=reason.is_permanent)
         self.wait_s = wait_s
-
-
-def _declared_bytes(response: Any) -> int | None:
-    """The body's length where the server says it; that of an encoded body is another."""
-    encoded = response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity")
-    return None if encoded else response.length_remaining
 
 
 def _read_head(chunks: Iterator[bytes]) -> bytes:

@@ -97,7 +97,9 @@ def _compare(
         raise FovcacheError(f"{encoder_name} is not what it was when the rows were computed")
     sources = known_sources(storage, manifest.provenance)
     with contextlib.ExitStack() as stack:
-        scan, downloads = find_samples(sources, resolution.suffixes, BuildOptions(), stack, storage=storage)
+        scan, downloads = find_samples(
+            sources, resolution.suffixes, BuildOptions(allow_file_urls=True), stack, storage=storage
+        )
         index = open_index(storage, manifest.recipe)
         locations, features = scan.locations, resolved.features
         keys = sorted(locations)

@@ -276,7 +276,8 @@ class _Repair:
         self, sources: Sequence[str], suffixes: frozenset[str], stack: contextlib.ExitStack
     ) -> tuple[Scan, Downloads | None]:
         """The samples as they are now, whatever is remembered of files; of URLs their servers are asked."""
-        return find_samples(sources, suffixes, BuildOptions(), stack, storage=self.storage, trust_files=False)
+        options = BuildOptions(allow_file_urls=True)  # the build was allowed to, and bytes must be those of known keys
+        return find_samples(sources, suffixes, options, stack, storage=self.storage, trust_files=False)
 
     def _restore_documents(self, damaged: dict[str, Damage]) -> None:
         """Recipe and feature documents follow from the requests in the manifests; one that none leads to goes."""

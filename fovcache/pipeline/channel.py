@@ -41,13 +41,13 @@ class Channel:
     """
 
     def __init__(self, *, max_items: int | None = None, max_bytes: int | None = None, in_step: bool = False) -> None:
-        self._in_step = in_step
-        self._unfinished: dict[int, threading.Lock] = {}  # their threads wait for the getter to come back
         self._max_items = max_items
         self._max_bytes = max_bytes
+        self._in_step = in_step
         self._lock = threading.Lock()
         self._held: dict[int, Entry] = {}
         self._parked: dict[int, tuple[Entry, threading.Lock]] = {}  # outside the bounds, their threads wait
+        self._unfinished: dict[int, threading.Lock] = {}  # their threads wait for the getter to come back
         self._getters: deque[threading.Lock] = deque()
         self._next = 0
         self._num_items: int | None = None
@@ -60,13 +60,13 @@ class Channel:
         with self._lock:
             if self._is_stopped:
                 raise Stopped
+            if not self._in_step and self._admits(entry):
+                self._hold(entry)
+                return
             room = _locked()
             if self._in_step:
                 self._unfinished[number] = room
                 self._hold(entry)
-            elif self._admits(entry):
-                self._hold(entry)
-                return
             else:
                 self._parked[number] = (entry, room)
         room.acquire()

@@ -109,6 +109,9 @@ class Scan:
                 found.unreadable.append(
                     Unreadable(uri=entry.uri, source=entry.source, reason=reason, permanent=permanent)
                 )
+            elif place.is_tar and place.value and (entry.start_s is not None or entry.end_s is not None):
+                reason = "start_s and end_s are of a video, and this is a tar shard"
+                found.unreadable.append(Unreadable(uri=entry.uri, source=entry.source, reason=reason, permanent=True))
             elif place.is_tar and place.value:
                 for fields in json.loads(place.value)["entries"]:
                     _add_member(found, entry, place, TarEntry(**fields))

@@ -40,12 +40,16 @@ class Machine:
     def stage(self, name: str, resource: str, duration_ms: float, *, spread: float = 0.0, **settings: Any) -> Stage:
         """A stage that takes `duration_ms` on average; with a `spread` of 1, anything up to twice as long."""
         chance = random.Random(name)
+        late = threading.local()  # what a sleep took too long, the thread's next one makes up for
         factors = [1 + spread * chance.uniform(-1, 1) for _ in range(NUM_ITEMS_ALONE)]
         scale = duration_ms / 1000 / statistics.fmean(factors)
 
         def run(item: int) -> int:
             with self._slots[resource]:
-                time.sleep(factors[item % len(factors)] * scale)
+                start = time.perf_counter()
+                duration_s = factors[item % len(factors)] * scale - getattr(late, "by_s", 0.0)
+                time.sleep(max(0.0, duration_s))
+                late.by_s = time.perf_counter() - start - duration_s
             return item
 
         settings = {"num_workers": CAPACITIES[resource], **settings}

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fault_server import FAULTS, HARMLESS, NO_HOST, OVERSIZED_BYTES, FaultServer
+from fault_server import NO_HOST, FaultServer
+from served import FAULTS, HARMLESS, OVERSIZED_BYTES
 
 from fovcache.errors import SampleError, UsageError
 from fovcache.fetch.fetcher import Fetcher
@@ -111,6 +112,26 @@ def test_what_is_transient_is_asked_as_often_as_retries_say(
     fetch = fetcher(replace(HURRIED, retries=3))
     assert fault_of(fetch, fault_server.put("/a", blob(0), kind)) == FAULTS[kind]
     assert fault_server.files["/a"].num_asked == 4
+
+
+@pytest.mark.parametrize(
+    "retry_after", ["3600", "Fri, 31 Dec 2100 23:59:59 GMT", "Mon, 01 Jan 2024 00:00:00 GMT", "soon"]
+)
+def test_a_server_that_asks_for_patience_gets_some(
+    retry_after: str, fault_server: FaultServer, fetcher: MakeFetcher
+) -> None:
+    url = fault_server.put("/a", blob(0), "busy", retry_after=retry_after)
+    assert fault_of(fetcher(), url) == ("busy", False)
+    assert fault_server.files["/a"].num_asked == 2
+
+
+def test_an_encoded_body_counts_as_what_it_becomes(fault_server: FaultServer, fetcher: MakeFetcher) -> None:
+    url = fault_server.put("/a", bytes(400_000), "gzip")
+    fetch = fetcher()
+    with fetch.download(url) as file:
+        assert file.path.read_bytes() == bytes(400_000)
+        assert fetch.scratch.used_bytes == 400_000
+    assert fault_of(fetcher(replace(HURRIED, max_file_bytes=399_999)), url) == ("too-large", True)
 
 
 @pytest.mark.parametrize("kind", HARMLESS)

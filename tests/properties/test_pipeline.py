@@ -45,6 +45,7 @@ def stage_lists(draw: st.DrawFn) -> list[Stage]:
     for number in range(count):
         regroups = draw(st.booleans()) and draw(st.booleans())
         is_alone = regroups or number == in_caller
+        in_step = (number == 0 or stages[-1].num_workers == 1) and draw(st.integers(0, 3)) == 0
         queued_bytes = st.none() | st.integers(1, 60)
         stages.append(
             Stage(
@@ -52,12 +53,13 @@ def stage_lists(draw: st.DrawFn) -> list[Stage]:
                 name=f"stage {number}",
                 resource="cpu",
                 run=work(str(number), draw(st.lists(behaviours, min_size=1, max_size=12))),
-                num_workers=1 if is_alone else draw(st.integers(1, 4)),
+                num_workers=1 if is_alone or in_step else draw(st.integers(1, 4)),
                 max_queued=draw(st.integers(1, 4)),
                 max_queued_bytes=draw(queued_bytes) if number else None,
                 size_of=lambda item: item.size_bytes,
                 timeout_s=None if number == in_caller else draw(st.sampled_from([None, 600])),
                 regroup=regroup(draw(st.integers(1, 3))) if regroups else None,
+                in_step=in_step,
                 in_caller=number == in_caller,
             )
         )

@@ -92,7 +92,7 @@ OLD = formatdate(1_700_000_000, usegmt=True)
         (headers_of(ETag='"a"', Last_Modified=NOW, Date=NOW), Validators(etag='"a"', last_modified=NOW)),
         (headers_of(Last_Modified=OLD), Validators(last_modified=OLD)),
         (headers_of(Last_Modified=OLD, Date=NOW, Content_Length="1"), Validators(last_modified=OLD, size_bytes=1)),
-        (headers_of(Last_Modified=NOW), None),
+        (headers_of(Last_Modified=formatdate(time.time() + 3600, usegmt=True)), None),
         (headers_of(Last_Modified=OLD, Date=OLD), None),
         (headers_of(Last_Modified="yesterday"), None),
         (headers_of(ETag='"a\r\n b"'), None),

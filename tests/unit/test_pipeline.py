@@ -145,6 +145,27 @@ def test_what_a_failed_item_holds_still_counts_as_queued() -> None:
     assert 10 <= pipeline.stats().stages[2].queue.peak_bytes <= 35
 
 
+def test_a_stage_in_step_is_waited_for() -> None:
+    """No slot of the next block is encoded before this block is written."""
+    for in_caller in (False, True):
+        events: list[str] = []
+
+        def write(unit: tuple[int, ...], events: list[str] = events) -> None:
+            time.sleep(0.002)
+            events.append(f"wrote {unit}")
+
+        stages = [
+            stage(lambda item, events=events: events.append(f"encoding {item}") or item, in_caller=in_caller),
+            stage(write, "write", regroup=pairs, in_step=True),
+        ]
+        assert len(list(Pipeline(stages).run(range(5)))) == 3
+        assert events == [
+            *("encoding 0", "encoding 1", "wrote (0, 1)"),
+            *("encoding 2", "encoding 3", "wrote (2, 3)"),
+            *("encoding 4", "wrote (4,)"),
+        ]
+
+
 @pytest.mark.parametrize("in_caller", [None, "encode", "write", "forget"])
 def test_nothing_is_kept_of_an_item_that_was_consumed(in_caller: str | None) -> None:
     class Frames:
@@ -321,6 +342,7 @@ def test_serial_runs_one_thing_at_a_time_and_counts_its_time() -> None:
         ({"timeout_s": float("inf")}, "timeout_s of stage 'decode' is inf"),
         ({"regroup": pairs, "num_workers": 2}, "regroups its items and has 2 workers; expected 1"),
         ({"in_caller": True, "num_workers": 2}, "runs in the caller's thread and has 2 workers; expected 1"),
+        ({"in_step": True, "num_workers": 2}, "goes in step and has 2 workers; expected 1"),
         ({"in_caller": True, "timeout_s": 1.0}, "runs in the caller's thread, which knows no timeout_s"),
     ],
 )
@@ -335,6 +357,10 @@ def test_a_stage_that_cannot_be_is_refused(settings: dict[str, Any], message: st
         ([], "at least one"),
         ([stage(), stage()], "each with an id of its own"),
         ([stage(in_caller=True), stage(name="encode", in_caller=True)], "at most one"),
+        (
+            [stage(num_workers=2), stage(name="write", in_step=True)],
+            "stage 'write' goes in step with 'decode', which has 2 workers; expected 1",
+        ),
         ([stage(max_queued_bytes=1)], "would be ignored: it is the first stage"),
         ([stage(), stage(name="encode", max_queued_bytes=1)], "would be ignored: stage 'decode' has no size_of"),
     ],

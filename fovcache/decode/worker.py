@@ -1,0 +1,140 @@
+"""A process that decodes what it is sent, until its standard input closes or it is killed.
+
+python -m fovcache.decode.worker MEMORY_BYTES CPU_S      (see isolate.py, which starts it)
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from io import BufferedIOBase
+from pathlib import Path
+from types import TracebackType
+
+from ..errors import EnvironmentFailure, FovcacheError, SampleError
+from .clip import decoder, still_clip
+from .messages import Job, error_document, receive, send, send_outcomes
+from .sampling import Window
+from .stills import decode_still, is_still
+from .video import ClipOrError
+
+STILLS = "pillow"
+"""The backend of still images."""
+
+_HEAD_BYTES = 32
+
+
+def main() -> None:
+    """Decode one job after another."""
+    memory_bytes, cpu_s = (int(argument) for argument in sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asks decides what a Ctrl-C means
+    requests, answers = _private_pipes()
+    sys.excepthook = _tell(answers)
+    import av  # noqa: F401 - now, and not in the first job's time
+
+    _limit_memory(memory_bytes)
+    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    threading.Thread(target=_take, args=(requests, jobs, memory_bytes), daemon=True).start()
+    send(answers, {"ready": True})
+    while True:
+        job = jobs.get()
+        _limit_cpu(cpu_s)
+        try:
+            send_outcomes(answers, decode_job(job))
+        except SampleError as error:
+            send(answers, {"error": error_document(error)})
+        except FovcacheError as error:
+            send(answers, {"refusal": str(error), "is_environment": isinstance(error, EnvironmentFailure)})
+        except MemoryError:
+            reason = f"it takes more than the limit of {memory_bytes >> 20} MiB of memory to decode"
+            send(answers, {"error": error_document(SampleError("decode", reason, permanent=True))})
+
+
+def decode_job(job: Job) -> list[ClipOrError]:
+    """As `read_clip` decodes: videos by the backend, and what begins as a still image does as one."""
+    if job.backend != STILLS and not is_still(_bytes_of(job, _HEAD_BYTES)):
+        decode = decoder(job.backend)
+        return decode(job.source, job.sampling, job.windows, size=job.size, fit=job.fit, limits=job.limits)
+    pixels = decode_still(_bytes_of(job), size=job.size, fit=job.fit)
+
+    def clip(window: Window) -> ClipOrError:
+        try:
+            return still_clip(pixels, job.sampling, window)
+        except SampleError as error:
+            return error
+
+    return [clip(window) for window in job.windows]
+
+
+def _bytes_of(job: Job, most: int | None = None) -> bytes:
+    source = job.source
+    if not source.path:
+        return source.data[:most]
+    num = most if source.size is None else min(source.size, most or source.size)
+    try:
+        with Path(source.path).open("rb") as file:
+            file.seek(source.offset)
+            return file.read(-1 if num is None else num)
+    except OSError as error:
+        raise SampleError("fetch", f"cannot read {source.path}: {error.strerror}", permanent=False) from error
+
+
+def _private_pipes() -> tuple[BufferedIOBase, BufferedIOBase]:
+    """The pipes to who asks, out of reach of libraries that print or read."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with Path(os.devnull).open("r+b") as nothing:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(nothing.fileno(), 1)
+    return requests, answers
+
+
+def _take(requests: BufferedIOBase, jobs: queue.SimpleQueue[Job], max_bytes: int) -> None:
+    """Takes jobs in, whatever is being decoded, and so knows when nobody asks any more."""
+    try:
+        while True:
+            jobs.put(Job.of_message(*receive(requests, max_bytes)))
+    finally:
+        _end()
+
+
+def _end() -> None:
+    """End at once, and with us an ffmpeg that we started."""
+    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(0)
+
+
+def _tell(answers: BufferedIOBase) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
+    def tell(kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
+        send(answers, {"crash": f"{kind.__name__}: {error}"})
+
+    return tell
+
+
+def _limit_memory(num_bytes: int) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform != "darwin":  # which refuses it
+        resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
+
+
+def _limit_cpu(seconds: int) -> None:
+    """For this job alone: who asks may be gone and not kill us when it takes too long."""
+    try:
+        import resource
+    except ImportError:
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds, hard))
+
+
+if __name__ == "__main__":
+    main()
