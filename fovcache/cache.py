@@ -52,7 +52,8 @@ class Cache:
         A video gives `frames` frames spread evenly (8), or `fps` a second, and rows `[frames, …]`; an image `[…]`.
         `options` are the fields of `fovcache.builder.request.BuildOptions`: dataset, device, batch_size, num_workers,
         shard_bytes, retry_failed, rehash, isolate_decode, limits, fetch and others. Raises UsageError and its kin for
-        what cannot be done as asked, EnvironmentFailure when the machine fails. Samples that fail are in the report, not raised.
+        what cannot be done as asked, EnvironmentFailure when the machine fails. Samples that fail are in the report,
+        not raised.
         """
         from .builder.progress import silent
         from .builder.request import BuildOptions, EncoderRequest

@@ -174,7 +174,7 @@ def info(
     set_up_logging(verbose=False)
     output = Output(json)
     catalog = Catalog(open_cache_at(cache).storage)
-    document = cache_info(catalog) if dataset is None else dataset_info(catalog, dataset)
+    document = dataset_info(catalog, dataset) if dataset else cache_info(catalog)
     for name, value in document.items():
         if isinstance(value, list):
             output.line(f"{name}:")
@@ -386,8 +386,7 @@ def export(
         layer=layer, encoder=encoder, dataset=dataset, split=split, pool=pool, store_dtype=store_dtype, recipe=recipe
     )
     report = run_export(opened.storage, features, out)
-    was_widened = report.dtype == "float32" and report.stored_dtype != "fp32"
-    widened = f", widened from {report.stored_dtype}" if was_widened else ""
+    widened = f", widened from {report.stored_dtype}" if report.was_widened else ""
     output.line(f"{report.path}: x {report.shape} {report.dtype}{widened}, {human_bytes(report.size_bytes)}")
     output.json(report.document())
 

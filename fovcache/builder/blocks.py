@@ -112,7 +112,7 @@ class BlockRun:
                 id="fetch",
                 name="read and check",
                 resource="disk",
-                run=fetch,
+                run=self._fetch,
                 num_workers=min(threads, _FETCH_THREADS),
                 max_queued=2 * _FETCH_THREADS,
                 size_of=lambda unit: unit.size_bytes,
@@ -147,6 +147,11 @@ class BlockRun:
                 in_step=True,  # so that a killed build redoes one block and no part of the next
             ),
         ]
+
+    def _fetch(self, unit: Unit) -> Unit:
+        if self._downloads is not None:
+            self._downloads.here(unit.location)
+        return fetch(unit)
 
     def _decode(self, unit: Unit) -> Unit:
         decoded = decode(unit)

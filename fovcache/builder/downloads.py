@@ -43,6 +43,7 @@ class Downloads:
         self._wave_bytes = min(WAVE_BYTES, max(1, scratch_bytes // WAVE_SHARE))
         self._files: dict[str, ScratchFile] = {}
         self._needed: Counter[str] = Counter()
+        self._turns: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._pipeline = Pipeline(
             [
@@ -85,11 +86,11 @@ class Downloads:
             place = outcome.item[0] if isinstance(outcome, Failed) else outcome
             if isinstance(outcome, Failed):
                 place.fault, place.is_permanent = outcome.error.reason, outcome.error.permanent
-            if wave and num_bytes + place.size_bytes > self._wave_bytes:
-                yield wave
-                wave, num_bytes = [], 0
             wave.append(place)
             num_bytes += place.size_bytes
+            if num_bytes >= self._wave_bytes:  # at once: it must not wait for room that it takes itself
+                yield wave
+                wave, num_bytes = [], 0
         if wave:
             yield wave
 
@@ -100,7 +101,14 @@ class Downloads:
         return place
 
     def bring(self, place: Place) -> None:
-        """Download one URL. Raises SampleError."""
+        """Download one URL, unless it is here. Raises SampleError."""
+        with self._lock:
+            turn = self._turns.setdefault(place.where, threading.Lock())
+        with turn:
+            if not place.path:
+                self._download(place)
+
+    def _download(self, place: Place) -> None:
         file = self._fetcher.download(place.where)
         place.path = str(file.path)
         try:
@@ -137,8 +145,8 @@ class Downloads:
                 place.fault, place.is_permanent = error.reason, error.permanent
 
     def here(self, location: Location) -> Location:
-        """A sample with its bytes here, until the end. Raises SampleError."""
-        if location.place.is_remote and not location.place.path:
+        """A sample with its bytes here, until it is `done`. Raises SampleError."""
+        if location.place.is_remote:
             self.bring(location.place)
         return location
 

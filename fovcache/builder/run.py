@@ -226,14 +226,11 @@ class _Build:
     def plan_again(
         self, resolved: Resolved, keys: Sequence[str], dataset: str | None, only: frozenset[str] | None
     ) -> list[Work]:
-        """Work on what known samples lack, their bytes downloaded first where they lie at URLs."""
+        """Work on what known samples lack; what lies at URLs is downloaded when its turn comes."""
+        works = self.plan(resolved, keys, dataset=dataset, only=only)
         if self._downloads is not None:
-            lacking = [want.key for want in self._stand(resolved, keys, retry_failed=False).wants]
-            needed = [self.locations[key] for key in lacking]
-            self._downloads.need(needed)
-            for location in needed:
-                self._downloads.here(location)
-        return self.plan(resolved, keys, dataset=dataset, only=only)
+            self._downloads.need([self.locations[key] for work in works for key in work.block.keys])
+        return works
 
     def compute(self, batches: Callable[[], Iterator[list[Work]]]) -> int:
         """Compute what batches of work hold; how many samples now have rows. The first is planned before all else."""

@@ -25,14 +25,12 @@ _TRUSTED_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 """Containers whose packets are one frame each, with true times. AVI's times lie; streams without an index may begin
 anywhere."""
 
-_TRUSTED_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mjpeg", "prores", "ffv1"})
-"""Codecs of which every packet gives one frame and keyframes stand alone. VP8 has packets that show nothing."""
+_TRUSTED_CODECS = frozenset({"h264", "hevc", "av1", "vp9", "mjpeg", "prores", "ffv1"})
+"""Codecs of which every packet gives one frame and keyframes stand alone. VP8 and MPEG-4 have packets that show
+nothing, and what MPEG-4's decoder takes for damage depends on the frames it saw before."""
 
 _UNIT_CODECS = frozenset({"h264", "hevc"})
 """Codecs whose packets tell by themselves where decoding can begin and which frames no other needs."""
-
-_TINY_BYTES = {"mpeg4": 16}
-"""Packets smaller than this may stand for no frame: MPEG-4's "not coded", as in AVIs put into other containers."""
 
 _KEPT_BYTES = 256 << 20
 """Packets are kept in memory up to this, so that they are read once."""
@@ -112,12 +110,7 @@ class _Scan:
         self.num_bytes = 0
 
     def add(self, packet: av.Packet[av.VideoStream]) -> None:
-        self.is_orderly &= (
-            packet.pts is not None
-            and not packet.is_corrupt
-            and not packet.has_sidedata("new_extradata")
-            and packet.size >= _TINY_BYTES.get(self.codec, 0)
-        )
+        self.is_orderly &= packet.pts is not None and not packet.is_corrupt and not packet.has_sidedata("new_extradata")
         self.pts.append(packet.pts if packet.pts is not None else packet.dts or 0)
         self.durations.append(packet.duration or 0)
         self.is_hidden.append(packet.is_discard)

@@ -76,7 +76,7 @@ class IsolatedDecoder:
     ) -> list[ClipOrError]:
         """What the backend's own function gives. Stills are decoded too; backend `pillow` decodes only stills.
 
-        Raises SampleError for what takes too long (transient) or ends the process that decodes it (permanent),
+        Raises SampleError for what takes too long (transient) or ends two processes that decode it (permanent),
         EnvironmentFailure where no process can be started.
         """
         job = Job(
@@ -92,6 +92,12 @@ class IsolatedDecoder:
         try:
             if worker is None or not worker.is_usable:
                 worker = self._replace(worker)
+            try:
+                return worker.decode(job)
+            except _Ended:
+                if worker.is_late or self._is_closed:
+                    raise
+            worker = self._replace(worker)  # the first may have been killed for another's sake, when memory ran out
             return worker.decode(job)
         except _Ended as error:
             assert worker is not None

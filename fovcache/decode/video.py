@@ -278,7 +278,9 @@ class CountedVideo:
         asked = set(wanted)
         if self._kept is not None:
             return FoundFrames(pixels={position: convert(self._kept[position]) for position in asked})
+        pixels: dict[int, np.ndarray] = {}
         with _in_order(self._source, self._limits) as frames:
-            return FoundFrames(
-                pixels={position: convert(frame) for position, frame in enumerate(frames) if position in asked}
-            )
+            for position, frame in enumerate(itertools.islice(frames, max(asked, default=-1) + 1)):
+                if position in asked:
+                    pixels[position] = convert(frame)
+        return FoundFrames(pixels=pixels)

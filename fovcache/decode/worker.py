@@ -77,10 +77,11 @@ def _bytes_of(job: Job, most: int | None = None) -> bytes:
     num = most if source.size is None else min(source.size, most or source.size)
     try:
         with Path(source.path).open("rb") as file:
-            file.seek(source.offset)
+            if source.offset:
+                file.seek(source.offset)
             return file.read(-1 if num is None else num)
     except OSError as error:
-        raise SampleError("fetch", f"cannot read {source.path}: {error.strerror}", permanent=False) from error
+        raise SampleError("fetch", f"cannot read {source.path}: {error.strerror or error}", permanent=False) from error
 
 
 def _private_pipes() -> tuple[BufferedIOBase, BufferedIOBase]:

@@ -45,6 +45,11 @@ class ExportReport:
     """The file's length."""
 
     @property
+    def was_widened(self) -> bool:
+        """Whether the file's type is wider than the cache's."""
+        return self.dtype == "float32" and self.stored_dtype != "fp32"
+
+    @property
     def exit_status(self) -> int:
         """0."""
         return 0

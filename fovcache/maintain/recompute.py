@@ -106,6 +106,9 @@ def _compare(
         found = {f.digest: index.lookup(f.digest, keys_array(keys)) for f in features}
         cached = [at for at in range(len(keys)) if all(shard[at] >= 0 for shard, _ in found.values())]
         chosen = chance.sample(cached, min(num_samples, len(cached)))
+        chosen.sort(key=lambda at: locations[keys[at]].place.where)  # what is downloaded, once and not for long
+        if downloads is not None:
+            downloads.need([locations[keys[at]] for at in chosen])
         encoder = BatchEncoder(
             resolved.extractor,
             resolved.spec,
@@ -121,6 +124,8 @@ def _compare(
                 rows = encoder.rows([read_item(resolved.spec, downloads.here(location) if downloads else location)])
             except SampleError as error:
                 raise FovcacheError(f"a cached sample cannot be read again: {error}") from error
+            if downloads is not None:
+                downloads.done([location])
             for feature in features:
                 shard, row = found[feature.digest]
                 source = Rows(storage, feature.digest, index.shards, shard[at : at + 1], row[at : at + 1])

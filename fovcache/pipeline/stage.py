@@ -102,6 +102,5 @@ def check_stages(stages: tuple[Stage, ...]) -> None:
             where = f"stage {before.id!r} has no size_of" if before else "it is the first stage"
             raise UsageError(f"max_queued_bytes of stage {stage.id!r} would be ignored: {where}")
         if stage.in_step and before is not None and before.num_workers > 1:
-            raise UsageError(
-                f"stage {stage.id!r} goes in step with {before.id!r}, which has {before.num_workers} workers; expected 1"
-            )
+            has = f"which has {before.num_workers} workers"
+            raise UsageError(f"stage {stage.id!r} goes in step with {before.id!r}, {has}; expected 1")

@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -79,7 +79,8 @@ def videos(draw: st.DrawFn) -> Video:
     kind = draw(st.sampled_from(WEIGHTED))
     codec = KINDS[kind]["codec"]
     container = draw(st.sampled_from(FITTING.get(codec, ALL)))
-    num_frames = draw(st.integers(3 if codec == "hevc" else 1, 60))
+    # x265 gives too few frames odd times; a stream of a few hundred bytes is not seen to be one.
+    num_frames = draw(st.integers(3 if codec == "hevc" else 8 if container == "ts" else 1, 60))
     ticks: tuple[int, ...] = ()
     if container not in ("avi", "ts") and draw(st.booleans()):
         steps = draw(st.lists(st.integers(5, 120), min_size=num_frames, max_size=num_frames))
@@ -160,7 +161,9 @@ class Sequential:
         """The frames that `numbering` picks, by their times; None unless each was decoded undamaged."""
         if not self.frames or not numbering.frames:
             return None
-        times_s = numbering.times_s[numbering.picks(**ask)]
+        return self.at(numbering.times_s[numbering.picks(**ask)])
+
+    def at(self, times_s: np.ndarray) -> Clip | None:
         picked = [int(np.argmin(np.abs(self.times_s - time_s))) for time_s in times_s]
         frames = [self.frames[pick] for pick in picked]
         if np.abs(self.times_s[picked] - times_s).max() > 1e-6 or any(frame is None for frame in frames):
@@ -221,8 +224,8 @@ def decode_all(path: Path, *, keep: bool = False) -> Sequential:
     return Sequential(frames, times_s, end_s, num_errors, own_times_s)
 
 
-def are_equal(got: Clip, want: Clip) -> bool:
-    return np.array_equal(got[0], want[0]) and np.allclose(got[1], want[1], rtol=0, atol=1e-6)
+def are_equal(got: Clip, want: Clip | None) -> bool:
+    return want is not None and np.array_equal(got[0], want[0]) and np.allclose(got[1], want[1], rtol=0, atol=1e-6)
 
 
 def check(video: Video, damage: Damage, ask: Mapping[str, Any]) -> str:
@@ -248,11 +251,18 @@ def check(video: Video, damage: Damage, ask: Mapping[str, Any]) -> str:
             clips.append(found.by_time().clip(ask, found))
         if video.kind == "vp8":  # what a damaged frame leaves out is whatever the memory held
             clips.append(decode_all(broken, keep=True).clip(ask, found))
-    assert any(clip is not None and are_equal(got, clip) for clip in clips), "wrong frames"
+    is_exact = any(are_equal(got, clip) for clip in clips)
+    assert is_exact or (found.num_errors and are_of(got, [whole, found])), "wrong frames"
     if damage.cut is not None and video.container in DECLARING:
         length_s = max(whole.end_s - whole.times_s[0], video.made.sound_s)
         assert found.end_s >= whole.end_s - max(0.5, 0.05 * length_s) - 0.15, "not seen to be cut off"
     return "exact, though damaged"
+
+
+def are_of(got: Clip, references: Sequence[Sequential]) -> bool:
+    """Whether each frame is one reference's at its time: a decoder that failed gives nothing for the rest."""
+    lone = [(got[0][number : number + 1], got[1][number : number + 1]) for number in range(len(got[1]))]
+    return all(any(are_equal(one, reference.at(one[1])) for reference in references) for one in lone)
 
 
 def check_whole(path: Path, whole: Sequential, ask: Mapping[str, Any]) -> str:
@@ -261,9 +271,7 @@ def check_whole(path: Path, whole: Sequential, ask: Mapping[str, Any]) -> str:
         assert got is None
         return "a window beyond the end"
     assert got is not None, "refused"
-    want = whole.clip(ask, whole)
-    assert want is not None
-    assert are_equal(got, want), "wrong frames"
+    assert are_equal(got, whole.clip(ask, whole)), "wrong frames"
     return "exact"
 
 
