@@ -11,6 +11,7 @@ import torch
 
 from .. import __version__
 from ..errors import SampleError
+from ..extract.extractor import Item
 from ..keys.digest import Document
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.stage import Failed, Stage
@@ -121,7 +122,7 @@ class BlockRun:
                 id="decode",
                 name="decode",
                 resource="cpu",
-                run=self._decode,
+                run=decode,
                 num_workers=threads,
                 max_queued=4 * threads,
                 max_queued_bytes=MAX_FETCHED_BYTES,
@@ -153,11 +154,6 @@ class BlockRun:
             self._downloads.here(unit.location)
         return fetch(unit)
 
-    def _decode(self, unit: Unit) -> Unit:
-        decoded = decode(unit)
-        self._done(unit.locations)
-        return decoded
-
     def _done(self, locations: Sequence[Location]) -> None:
         if self._downloads is not None:
             self._downloads.done(locations)
@@ -167,15 +163,15 @@ class BlockRun:
         slot: Slot | None = None
         for outcome in units:
             if isinstance(outcome, Failed):
-                unit: Unit = outcome.item
-                unit.items = [outcome.error] * len(unit.keys)
-                self._done(unit.locations)
+                unit: Unit = outcome.item  # a thread that was left behind may still write into it
+                items: Sequence[Item | SampleError] = [outcome.error] * len(unit.keys)
             else:
-                unit = outcome
+                unit, items = outcome, outcome.items
+            self._done(unit.locations)
             if slot is None:
                 slot = Slot(work=unit.work)
             slot.keys += unit.keys
-            slot.items += unit.items
+            slot.items += items
             size = unit.work.slot_size
             if len(slot.keys) == min(size, len(unit.work.block.keys) - unit.slot * size):
                 yield slot

@@ -7,12 +7,13 @@ all of it is here, while the next ones come in.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 from ..errors import SampleError, SourceError
 from ..fetch.fetcher import Fetcher
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 WAVE_BYTES = 512 << 20
 WAVE_SHARE = 8
 """A wave is at most this part of the scratch folder, so that the next ones come in while it is worked on."""
+_MAX_AHEAD = 1 << 16
+"""Downloads that may be done while an older one waits for its server; the scratch folder bounds their bytes."""
 
 
 class Downloads:
@@ -45,6 +48,7 @@ class Downloads:
         self._needed: Counter[str] = Counter()
         self._turns: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+        self._is_closed = False
         self._pipeline = Pipeline(
             [
                 Stage(
@@ -55,7 +59,8 @@ class Downloads:
                     num_workers=concurrency,
                     max_queued=concurrency,
                 )
-            ]
+            ],
+            max_results=_MAX_AHEAD,
         )
 
     @property
@@ -66,8 +71,12 @@ class Downloads:
     def recall(self, places: Sequence[Place], on_checked: Callable[[int], None]) -> None:
         """Ask the servers of all remembered URLs whether those are unchanged, and fill in what they hold."""
         with ThreadPoolExecutor(self._concurrency) as pool:
-            for number, _ in enumerate(pool.map(self._recall, places), 1):
-                on_checked(number)
+            try:
+                for number, _ in enumerate(pool.map(self._recall, places), 1):
+                    on_checked(number)
+            except BaseException:
+                self._fetcher.close()  # ends the checks under way, for which leaving the pool waits
+                raise
 
     def _recall(self, place: Place) -> None:
         try:
@@ -91,8 +100,15 @@ class Downloads:
             if num_bytes >= self._wave_bytes:  # at once: it must not wait for room that it takes itself
                 yield wave
                 wave, num_bytes = [], 0
+        if self._is_closed:
+            raise CancelledError("the downloads were closed")  # what is left is only a part of a wave
         if wave:
             yield wave
+
+    def learn(self, places: Sequence[Place]) -> None:
+        """Find out what places hold that are not known, and keep no bytes of them."""
+        for wave in self.waves(places, lambda place: False):
+            self.release_unneeded(wave)
 
     def _bring(self, job: tuple[Place, bool]) -> Place:
         place, is_needed = job
@@ -136,19 +152,21 @@ class Downloads:
         known = {"suffix": place.suffix, "size_bytes": place.size_bytes}
         return json.dumps({**known, "value": value.decode() if place.is_tar else value.hex()}).encode()
 
-    def try_to_bring(self, places: Sequence[Place]) -> None:
-        """Download a few URLs; what cannot be had gets its fault."""
-        for place in places:
-            try:
-                self.bring(place)
-            except SampleError as error:
-                place.fault, place.is_permanent = error.reason, error.permanent
-
     def here(self, location: Location) -> Location:
         """A sample with its bytes here, until it is `done`. Raises SampleError."""
         if location.place.is_remote:
             self.bring(location.place)
         return location
+
+    @contextlib.contextmanager
+    def at_hand(self, location: Location) -> Iterator[None]:
+        """A sample's bytes are here while a block of code runs. Raises SampleError."""
+        self.need([location])
+        try:
+            self.here(location)
+            yield
+        finally:
+            self.done([location])
 
     def need(self, locations: Sequence[Location]) -> None:
         """Say of a wave which samples will be read; `done` must follow for each of them."""
@@ -158,27 +176,30 @@ class Downloads:
     def release_unneeded(self, places: Sequence[Place]) -> None:
         """Remove what a wave brought and nothing needs."""
         for place in places:
-            if place.path and not self._needed[place.where]:
-                self._release(place)
+            with self._lock:
+                file = None if self._needed[place.where] else self._let_go(place)
+            if file is not None:
+                file.release()
 
     def done(self, locations: Sequence[Location]) -> None:
         """The bytes of some samples are no longer needed."""
         for place in (location.place for location in locations if location.place.is_remote):
             with self._lock:
                 self._needed[place.where] -= 1
-                is_last = not self._needed[place.where]
-            if is_last:
-                self._release(place)
+                file = None if self._needed[place.where] else self._let_go(place)
+            if file is not None:
+                file.release()
 
-    def _release(self, place: Place) -> None:
-        with self._lock:
-            file = self._files.pop(place.where, None)
+    def _let_go(self, place: Place) -> ScratchFile | None:
+        """The bytes of a place, to be released: from now on they are not here. Called with the lock held."""
+        file = self._files.pop(place.where, None)
         if file is not None:
             place.path = ""
-            file.release()
+        return file
 
     def close(self) -> None:
         """End what is under way and remove what is here."""
+        self._is_closed = True
         self._fetcher.close()
         self._pipeline.close()
 

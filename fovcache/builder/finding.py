@@ -48,7 +48,8 @@ def find_samples(
         if root and remember
         else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fovcache-")))
     )
-    fetcher = Fetcher(options.fetch, scratch, UrlMemo(root(URL_MEMO) if root else None, ignore=options.rehash))
+    memo_of_urls = UrlMemo(root(URL_MEMO) if root else None, ignore=options.rehash, read_only=not remember)
+    fetcher = Fetcher(options.fetch, scratch, memo_of_urls)
     fetch = options.fetch
     downloads = Downloads(fetcher, suffixes, concurrency=fetch.concurrency, scratch_bytes=fetch.scratch_bytes)
     stack.callback(downloads.close)

@@ -25,7 +25,7 @@ def isolated(resolution: Resolution, options: BuildOptions, stack: contextlib.Ex
     def moved(spec: InputSpec) -> InputSpec:
         if not isinstance(spec, FrameInput):
             raise UsageError(f"--isolate-decode is for frames, and this encoder reads {spec.kind}")
-        backend = spec.backend if isinstance(spec, ClipInput) else "pyav"
+        backend = spec.backend if isinstance(spec, ClipInput) else "pillow"
         return replace(spec, decode=functools.partial(decoder.decode, backend=backend))
 
     each = tuple(replace(resolved, spec=moved(resolved.spec)) for resolved in resolution.each)

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import SampleError, UsageError
+from .geometry import check_geometry
 from .limits import Limits
 from .sampling import DEFAULT_NUM_FRAMES, Sampling, Window
 from .stills import decode_still, is_still
@@ -61,6 +62,7 @@ def read_clip(
     """
     if backend not in BACKENDS:
         raise UsageError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
+    check_geometry(size, fit)
     if num_frames is None and fps is None:
         num_frames = DEFAULT_NUM_FRAMES
     sampling = Sampling(num_frames=num_frames, fps=fps)

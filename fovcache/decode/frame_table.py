@@ -87,7 +87,7 @@ def read_table(video: OpenVideo, limits: Limits) -> FrameTable:
         raise SampleError("decode", "damaged: it has a video stream and no frames", permanent=True)
     table = scan.table()
     limits.check_duration(table.end_s - (float(table.times_s[0]) if len(table.shown) else 0.0))
-    _check_not_cut_off(video, scan.end_s(), limits)
+    _check_not_cut_off(video, scan.start_s(), scan.end_s(), limits)
     return table
 
 
@@ -132,6 +132,9 @@ class _Scan:
             if self.num_bytes > _KEPT_BYTES:
                 self.packets = None
 
+    def start_s(self) -> float:
+        return float(min(self.pts) * self.time_base)
+
     def end_s(self) -> float:
         last = max(pts + duration for pts, duration in zip(self.pts, self.durations, strict=True))
         return float(last * self.time_base)
@@ -170,11 +173,11 @@ class _Scan:
         return float((int(pts[last]) + (self.durations[last] or between)) * self.time_base)
 
 
-def _check_not_cut_off(video: OpenVideo, end_s: float, limits: Limits) -> None:
+def _check_not_cut_off(video: OpenVideo, start_s: float, end_s: float, limits: Limits) -> None:
     declared_s = _declared_end_s(video)
     if declared_s is None:
         return
-    length_s = declared_s - _start_s(video)
+    length_s = declared_s - start_s
     limits.check_duration(length_s)
     allowed_s = max(_LATE_S, _LATE_SHARE * length_s)
     if end_s >= declared_s - allowed_s or _sound_end_s(video) >= declared_s - allowed_s:
@@ -198,11 +201,9 @@ def _declared_end_s(video: OpenVideo) -> float | None:
     if not durations_s or min(durations_s) <= 0:
         return None
     # Matroska's duration counts from zero, the others' from the first frame.
-    return min(durations_s) + (0.0 if container.format.name == "matroska,webm" else _start_s(video))
-
-
-def _start_s(video: OpenVideo) -> float:
-    return float((video.stream.start_time or 0) * (video.stream.time_base or 0))
+    starts_at_zero = container.format.name == "matroska,webm" or stream.start_time is None
+    start_s = 0.0 if starts_at_zero else float((stream.start_time or 0) * (stream.time_base or 0))
+    return start_s + min(durations_s)
 
 
 def _sound_end_s(video: OpenVideo) -> float:

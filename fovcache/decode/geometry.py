@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from av import VideoFrame
 
 FITS = ("crop", "squash", "pad")
+MAX_SIZE = 8192
+"""Pixels of a side of scaled frames."""
+
+
+def check_geometry(size: int | None, fit: str) -> None:
+    """Raise UsageError for a size or a fit that frames cannot be brought to."""
+    if fit not in FITS:
+        raise UsageError(f"fit {fit!r} is not one of {', '.join(FITS)}")
+    if size is not None and not 1 <= size <= MAX_SIZE:
+        raise UsageError(f"size is {size}; expected 1 to {MAX_SIZE} pixels")
 
 
 class FrameConverter:
@@ -24,8 +34,7 @@ class FrameConverter:
     def __init__(self, size: int | None = None, fit: str = "crop", *, max_pixels: int) -> None:
         from av.video.reformatter import VideoReformatter
 
-        if fit not in FITS:
-            raise UsageError(f"fit {fit!r} is not one of {', '.join(FITS)}")
+        check_geometry(size, fit)
         self._size = size
         self._fit = fit
         self._max_pixels = max_pixels
@@ -38,8 +47,10 @@ class FrameConverter:
             plain = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
             return np.ascontiguousarray(np.rot90(plain, turns))
         width, height = self.scaled(frame.width, frame.height)
+        # The same pixels in a third of the time; at even widths swscale treats colour another way for each format.
+        pixel_format = "gbrp" if width % 2 else "rgb24"
         scaled = self._reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation="BICUBIC", threads=1
+            frame, width=width, height=height, format=pixel_format, interpolation="BICUBIC", threads=1
         )
         return np.ascontiguousarray(_square(np.rot90(scaled.to_ndarray(), turns), self._size))
 

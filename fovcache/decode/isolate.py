@@ -130,7 +130,9 @@ class IsolatedDecoder:
             worker.wait_until_ready()
         except _Ended as error:
             failure = self._failure(worker, error)
-            raise EnvironmentFailure(f"a process that decodes cannot be started: {failure.reason}") from None
+            raise EnvironmentFailure(
+                f"a process that decodes cannot be started with {self._memory_bytes >> 20} MiB: {failure.reason}"
+            ) from None
         return worker
 
     def _failure(self, worker: _Worker, error: _Ended) -> SampleError:

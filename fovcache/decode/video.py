@@ -25,6 +25,7 @@ from .video_file import OpenVideo, VideoSource, open_video, packets_of, said
 if TYPE_CHECKING:
     import av
 
+_FRAME_OVERHEAD_BYTES = 4096
 _KEPT_FRAME_BYTES = 128 << 20
 """Decoded frames are kept up to this while they are counted, so that most videos are decoded once."""
 
@@ -260,7 +261,7 @@ class CountedVideo:
                 duration_s = (frame.duration or 0) * time_base
                 self.sizes.add((frame.width, frame.height))
                 if self._kept is not None:
-                    num_bytes += sum(plane.buffer_size for plane in frame.planes)
+                    num_bytes += _FRAME_OVERHEAD_BYTES + sum(plane.buffer_size for plane in frame.planes)
                     self._kept.append(frame)
                     if num_bytes > _KEPT_FRAME_BYTES:
                         self._kept = None

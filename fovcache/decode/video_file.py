@@ -31,8 +31,8 @@ FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,a
 PROTOCOLS = "file,subfile"
 
 
-_SILENT_CODECS = ("mjpeg",)
-"""Codecs whose decoder leaves out what it cannot read and says so only when told to; memory shows through there."""
+_SILENT_CODECS = ("mjpeg", "hevc")
+"""Codecs whose decoders leave out what they cannot read, and say so only when told to: old memory shows through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +112,17 @@ def _best_stream(container: InputContainer) -> VideoStream:
         stream: Any = container.streams.best("video")
     except av.FFmpegError:
         stream = None
-    if stream is None or stream.codec_context is None or "attached_pic" in str(stream.disposition):
-        kinds = sorted({each.type for each in container.streams if each.type})
-        raise SampleError(
-            "decode", f"it has no video stream; it has {' and '.join(kinds) or 'nothing'}", permanent=True
-        )
+    if stream is None or stream.codec_context is None or _is_cover(stream):
+        kinds = {"a cover picture" if _is_cover(each) else each.type for each in container.streams}
+        has = " and ".join(sorted(kind for kind in kinds if kind)) or "nothing"
+        raise SampleError("decode", f"it has no video stream; it has {has}", permanent=True)
     return cast("VideoStream", stream)
+
+
+def _is_cover(stream: Any) -> bool:
+    from av.stream import Disposition
+
+    return Disposition.attached_pic in stream.disposition
 
 
 def packets_of(video: OpenVideo) -> Iterator[av.Packet[VideoStream]]:

@@ -66,12 +66,12 @@ class Fetcher:
             file.release()
             raise
         if fetched.validators is not None and _may_remember(url, fetched.validators):
-            self._versions[redact(url)] = fetched.validators
+            self._versions[url] = fetched.validators  # by all of it: two may differ in what is redacted
         return file
 
     def remember(self, url: str, value: bytes) -> None:
         """Keep a value that was computed from the last download of the URL, for `revalidate` in later runs."""
-        validators = self._versions.pop(redact(url), None)
+        validators = self._versions.pop(url, None)
         if validators is not None:  # else its server says nothing that tells versions apart
             self._memo.remember(redact(url), validators, value)
 

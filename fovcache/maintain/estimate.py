@@ -71,7 +71,8 @@ def estimate(
     with contextlib.ExitStack() as stack:
         scan, downloads = find_samples(sources, resolution.suffixes, options, stack, storage=storage)
         if downloads is not None and len(scan.locations) < _FEW:
-            downloads.try_to_bring(scan.pending[:_FEW])
+            downloads.learn(scan.pending[:_FEW])
+            scan.refresh()
         kinds = by_kind(scan.found(), resolution)
         if not kinds:
             raise SourceError("none of the sources' first samples can be read; `fovcache build` says why")
@@ -90,12 +91,10 @@ def estimate(
         stack.callback(encoder.close)
         items = []
         start = time.perf_counter()
-        for key in keys[: 2 * slot]:
-            try:
-                location = scan.locations[key]
-                items.append(read_item(resolved.spec, downloads.here(location) if downloads else location))
-            except SampleError:
-                continue
+        for location in [scan.locations[key] for key in keys[: 2 * slot]]:
+            here = downloads.at_hand(location) if downloads is not None else contextlib.nullcontext()
+            with contextlib.suppress(SampleError), here:
+                items.append(read_item(resolved.spec, location))
         decode_s = (time.perf_counter() - start) / max(1, len(items))
         if not items:
             raise SourceError(

@@ -77,6 +77,16 @@ def known_sources(storage: LocalStorage, provenance: Mapping[str, Any]) -> Seque
     return sources
 
 
+def dataset_of(storage: LocalStorage, sources: Sequence[str]) -> str | None:
+    """The newest dataset of the very same sources: blocks of URLs are computed before their dataset is known."""
+    for name in reversed(list(storage.list(REFS))):
+        with contextlib.suppress(DamageError, FileNotFoundError):
+            ref = read_ref(storage, name)
+            if list(ref.sources) == list(sources):
+                return ref.dataset
+    return None
+
+
 def _compare(
     storage: LocalStorage,
     manifest: Manifest,
@@ -100,6 +110,9 @@ def _compare(
         scan, downloads = find_samples(
             sources, resolution.suffixes, BuildOptions(allow_file_urls=True), stack, storage=storage
         )
+        if downloads is not None and len(scan.locations) < num_samples:
+            downloads.learn(scan.pending[:num_samples])
+            scan.refresh()
         index = open_index(storage, manifest.recipe)
         locations, features = scan.locations, resolved.features
         keys = sorted(locations)

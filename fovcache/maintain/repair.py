@@ -33,7 +33,7 @@ from ..store.marker import marker_bytes
 from ..store.refs import read_ref
 from ..store.shard import keys_hex
 from ..store.storage import LocalStorage
-from .recompute import known_sources
+from .recompute import dataset_of, known_sources
 from .verify import Damage, verify
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,9 @@ class _Repair:
         for place in self._places(layout.stem(name)):
             try:
                 with contextlib.ExitStack() as stack:
-                    scan, _ = self._scan(place["sources"], frozenset(place["suffixes"]), stack)
+                    scan, downloads = self._scan(place["sources"], frozenset(place["suffixes"]), stack)
+                    if downloads is not None:
+                        downloads.learn(scan.pending)
             except FovcacheError as error:
                 self.reasons[name] = str(error)
                 continue
@@ -244,9 +246,12 @@ class _Repair:
             raise DamageError(f"{order['request']['encoder']} is not what it was when the block was computed")
         with contextlib.ExitStack() as stack:
             scan, downloads = self._scan(known_sources(self.storage, order), resolution.suffixes, stack)
+            dataset = order["dataset"] or dataset_of(self.storage, order["sources"]) or ""
+            if downloads is not None:
+                downloads.learn(scan.pending)
             mine = [key for known, keys in by_kind(scan.found(), resolution) if known is resolved for key in keys]
             try:
-                keys = keys_hex(read_table(self.storage, order["dataset"] or "").keys)
+                keys = keys_hex(read_table(self.storage, dataset).keys)
             except (DamageError, FileNotFoundError):
                 logger.warning(
                     "the dataset of the damaged block is unknown; its sources' present samples are taken for it"

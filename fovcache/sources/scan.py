@@ -92,9 +92,13 @@ class Scan:
             self._found = self._collect(self._entries)
         return self._found
 
+    def refresh(self) -> None:
+        """More is known of some places than when they were last looked at."""
+        self._found = None
+
     def found_at(self, places: Iterable[Place]) -> Found:
         """What some places hold, now that they are known."""
-        self._found = None
+        self.refresh()
         if not self._entries_at:
             for entry in self._entries:
                 self._entries_at.setdefault(entry.place, []).append(entry)

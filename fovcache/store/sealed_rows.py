@@ -24,14 +24,18 @@ class SealedRows:
     several threads.
     """
 
-    def __init__(self, path: Path | None, table: str, columns: str, *, ignore: bool = False) -> None:
-        """`columns` are the key's and the fields', as CREATE TABLE takes them; `ignore` does without what is there."""
+    def __init__(
+        self, path: Path | None, table: str, columns: str, *, ignore: bool = False, read_only: bool = False
+    ) -> None:
+        """`columns` are the key's and the fields', as CREATE TABLE takes them; `ignore` does without what is there, and
+        `read_only` writes nothing."""
         self._path = path
         self._table = table
         self._columns = f"{columns}, value BLOB, seal TEXT"
         self._rows: dict[bytes, tuple[Any, ...]] = {}
         self._new: list[tuple[Any, ...]] = []
         self._is_damaged = False
+        self._is_read_only = read_only
         if path is not None and path.exists() and not ignore:
             try:
                 self._rows = self._read(path)
@@ -56,7 +60,7 @@ class SealedRows:
     def save(self) -> None:
         """Write what was put."""
         new, self._new = self._new, []
-        if self._path is None or not new:
+        if self._path is None or self._is_read_only or not new:
             return
         try:
             if self._is_damaged:

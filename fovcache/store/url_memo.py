@@ -35,8 +35,8 @@ class UrlMemo:
     URLs come without their secrets.
     """
 
-    def __init__(self, path: Path | None, *, ignore: bool = False) -> None:
-        self._rows = SealedRows(path, "urls", _COLUMNS, ignore=ignore)
+    def __init__(self, path: Path | None, *, ignore: bool = False, read_only: bool = False) -> None:
+        self._rows = SealedRows(path, "urls", _COLUMNS, ignore=ignore, read_only=read_only)
 
     def get(self, url: str) -> tuple[Validators, bytes] | None:
         """What was remembered for a URL."""

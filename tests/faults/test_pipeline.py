@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import itertools
@@ -102,7 +103,10 @@ def test_an_error_of_a_regrouping_is_raised_in_the_caller(in_caller: bool, momen
 
 
 @pytest.mark.parametrize("in_caller", [False, True])
-def test_a_regrouping_is_cleaned_up_when_the_run_ends_early_and_yields_nothing_more(in_caller: bool) -> None:
+@pytest.mark.parametrize("means", ["error before it", "error of its own", "break"])
+def test_a_regrouping_is_cleaned_up_when_the_run_ends_early_and_yields_nothing_more(
+    in_caller: bool, means: str
+) -> None:
     """A block that is not whole must not be written."""
     units: list[list[int]] = []
     cleaned = []
@@ -119,31 +123,42 @@ def test_a_regrouping_is_cleaned_up_when_the_run_ends_early_and_yields_nothing_m
         finally:
             cleaned.append(threading.current_thread())
 
+    def write(unit: list[int]) -> None:
+        units.append(unit)
+        if means == "error of its own":
+            raise Broken
+
+    run = break_down if means == "error before it" else int
     stages = [
-        Stage(id="decode", name="decode", resource="cpu", run=break_down),
-        Stage(id="write", name="write", resource="disk", run=units.append, regroup=blocks, in_caller=in_caller),
+        Stage(id="decode", name="decode", resource="cpu", run=run),
+        Stage(id="write", name="write", resource="disk", run=write, regroup=blocks, in_caller=in_caller),
     ]
     pipeline = Pipeline(stages)
-    with pytest.raises(Broken):
-        list(pipeline.run(itertools.count()))
+    with contextlib.suppress(Broken):
+        for _ in pipeline.run(itertools.count()):
+            if means == "break":
+                break
     assert len(cleaned) == 1
     assert (cleaned[0] is threading.current_thread()) == in_caller
     assert all(len(unit) == 10 for unit in units)
 
 
 def test_the_first_error_is_the_one_that_is_raised() -> None:
-    failed = threading.Event()
+    began, failed = threading.Event(), threading.Event()
 
     def first(item: int) -> int:
+        began.wait()
         failed.set()
         raise Broken("first")
 
     def second(item: int) -> int:
+        began.set()
         failed.wait()
         time.sleep(0.05)
         raise Broken("second")
 
     for in_caller in (False, True):
+        began.clear()
         failed.clear()
         stages = [
             Stage(id="decode", name="decode", resource="cpu", run=lambda item: item if item == 0 else first(item)),
@@ -239,6 +254,12 @@ def test_a_stuck_item_fails_and_the_run_goes_on() -> None:
                 raise Broken("too late to count")
         return f"decoded {item}"
 
+    def source() -> Iterator[int]:
+        yield from range(6)
+        release.wait()
+        time.sleep(0.3)  # the late results come while the run goes on
+        yield from (6, 7)
+
     for num_workers in (1, 2):
         release.clear()
         stages = [
@@ -247,10 +268,10 @@ def test_a_stuck_item_fails_and_the_run_goes_on() -> None:
         ]
         pipeline = Pipeline(stages)
         results = []
-        for result in pipeline.run(range(8)):
+        for result in pipeline.run(source()):
             results.append(result)
-            if len(results) == 7:
-                release.set()  # their results come while the run goes on, and are dropped
+            if len(results) == 6:
+                release.set()
         failed = {at: result for at, result in enumerate(results) if isinstance(result, Failed)}
         assert [result for result in results if isinstance(result, str)] == [f"decoded {n}" for n in (0, 1, 2, 4, 6, 7)]
         assert list(failed) == [3, 5]
@@ -265,6 +286,13 @@ def test_a_stuck_item_fails_and_the_run_goes_on() -> None:
         for worker in decode_stats.workers:
             total_s = worker.busy_s + worker.starved_s + worker.blocked_s + worker.idle_s
             assert abs(total_s - stats.wall_s) < 1e-6
+
+
+def test_items_within_their_time_do_not_fail_however_long_the_run() -> None:
+    stage = Stage(id="a", name="a", resource="cpu", run=lambda item: time.sleep(0.15), timeout_s=0.6)
+    pipeline = Pipeline([stage])
+    assert list(pipeline.run(range(6))) == [None] * 6
+    assert pipeline.stats().stages[0].num_stuck == 0
 
 
 def test_a_stuck_unit_fails_and_its_regrouping_goes_on() -> None:

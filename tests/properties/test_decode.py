@@ -212,7 +212,7 @@ def decode_all(path: Path, *, keep: bool = False) -> Sequential:
                     duration = frame.duration or 0
                     if keep:
                         kept.append(frame)
-    except (av.FFmpegError, OSError, ValueError, AttributeError, MemoryError):
+    except (av.FFmpegError, OSError, ValueError, AttributeError, IndexError, MemoryError):
         num_errors += 1
     if len({each for each in pts if each is not None}) == len(frames):
         own_times_s = np.array([float(each * time_base) for each in pts])

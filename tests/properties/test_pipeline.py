@@ -191,7 +191,8 @@ def test_leaving_the_loop_by_break_close_or_error_leaves_no_thread(
     assert set(threading.enumerate()) <= before
     assert pipeline.num_left_behind == 0
     assert_adds_up(pipeline)
-    assert len(list(pipeline.run([]))) == 0  # it can run again
+    assert not any(each.queue.items or each.queue.size_bytes for each in pipeline.stats().stages)  # all let go of
+    assert list(pipeline.run([])) == []  # it can run again
 
 
 def raised_by(run: Callable[[], object]) -> Fatal | None:

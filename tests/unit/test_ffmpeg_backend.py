@@ -148,9 +148,12 @@ def test_more_frames_than_an_expression_holds(tmp_path: Path) -> None:
 
 
 def _damaged(path: Path) -> VideoSource:
+    """Inside the second keyframe."""
+    with av.open(str(path)) as container:
+        _, hit = [packet for packet in container.demux(video=0) if packet.is_keyframe][:2]
+    assert hit.pos is not None
     data = bytearray(path.read_bytes())
-    at = len(data) * 6 // 10
-    data[at : at + 300] = bytes(300)
+    data[hit.pos + 400 : hit.pos + 900] = bytes(500)
     return VideoSource(data=bytes(data))
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from fovcache.errors import SampleError, UsageError
 from fovcache.pipeline.bound import resource_bound
+from fovcache.pipeline.channel import Channel
 from fovcache.pipeline.pipeline import Pipeline
 from fovcache.pipeline.serial import SerialPipeline, serial
 from fovcache.pipeline.stage import Failed, Stage
@@ -103,6 +104,20 @@ def test_one_stage_runs_in_the_callers_thread_and_the_others_do_not(place: int) 
     here = threading.current_thread()
     assert [ran_by[name] == {here} for name in names] == [at == place for at in range(3)]
     assert all(thread.daemon for name in names for thread in ran_by[name] - {here})
+
+
+def test_all_that_wait_for_items_get_those_that_were_there_before_their_turn() -> None:
+    channel = Channel()
+    got: list[Any] = []
+    threads = [threading.Thread(target=lambda: got.append(channel.get()), daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.02)  # until they wait
+    for number in (2, 1, 0):
+        channel.put(number, str(number))
+    for thread in threads:
+        thread.join(10)
+    assert sorted(got) == [(0, "0", 0), (1, "1", 0), (2, "2", 0)]
 
 
 def test_the_source_is_read_no_further_ahead_than_the_queues_hold() -> None:
@@ -247,6 +262,36 @@ def test_waiting_is_told_apart() -> None:
     assert encode.starved_s > 0.05
     assert encode.idle_s >= 0.01  # until the first item came
     assert decode.busy_share > max(fetch.busy_share, encode.busy_share)
+
+
+def test_waiting_for_what_never_comes_is_idle() -> None:
+    """After the last item, whether the source ends or the consumer leaves."""
+    for leaves in (False, True):
+        done = threading.Event()
+        pipeline = Pipeline([stage(name="fetch"), stage()])
+        results = pipeline.run(waiting([0], done))
+        next(results)
+        time.sleep(0.05)
+        if leaves:
+            results.close()
+        done.set()
+        assert list(results) == []
+        for each in pipeline.stats().stages:
+            assert each.idle_s >= 0.05
+
+
+def test_stats_add_up_at_whatever_moment_they_are_read() -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads are interrupted between any two steps
+    try:
+        pipeline = Pipeline([stage(), stage(name="encode", num_workers=2)])
+        for _ in pipeline.run(range(3000)):
+            stats = pipeline.stats()
+            for worker in (worker for each in stats.stages for worker in each.workers):
+                total_s = worker.busy_s + worker.starved_s + worker.blocked_s + worker.idle_s
+                assert abs(total_s - stats.wall_s) < TOLERANCE_S
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_the_time_in_regroup_is_busy_but_for_its_waits() -> None:
