@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -26,6 +27,8 @@ STATUS_INTERRUPTED = 130
 STATUS_TERMINATED = 143
 
 _WIDTH_IN_A_PIPE = 200
+THREAD_PREFIX = "fovcache-"
+"""How the threads of pipelines are named."""
 
 
 class Output:
@@ -169,7 +172,20 @@ def run_command(app: Typer) -> None:
     except OSError as error:
         what = error.filename or "a file or standard output"
         _fail(str(environment_failure(error, f"use {what}")), STATUS_ENVIRONMENT)
-    raise SystemExit(status or STATUS_OK)
+    _leave(status or STATUS_OK)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the process. A thread that is stuck in a decoder is not waited for, nor torn down beneath torch."""
+    if any(thread.name.startswith(THREAD_PREFIX) for thread in threading.enumerate()):
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        decoders = sys.modules.get(f"{__package__}.decode.ffmpeg_process")
+        if decoders is not None:  # what is at work there would not end by itself
+            decoders.end_running()
+        os._exit(status)
+    raise SystemExit(status)
 
 
 def _fail_usage(error: Any) -> NoReturn:
@@ -190,7 +206,7 @@ def _stop(number: int, frame: object) -> None:
 def _fail(message: str, status: int) -> NoReturn:
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
     sys.stderr.flush()
-    raise SystemExit(status)
+    _leave(status)
 
 
 def human_bytes(size: float) -> str:

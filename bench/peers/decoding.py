@@ -31,7 +31,6 @@ import av
 import numpy as np
 import torch
 
-from fovcache.bench.made_videos import MadeVideo, make_video
 from fovcache.decode.clip import read_clip
 from fovcache.decode.ffmpeg_process import ffmpeg_executable, ffmpeg_version
 from fovcache.decode.frame_table import read_table
@@ -41,6 +40,7 @@ from fovcache.decode.sampling import uniform_positions
 from fovcache.decode.video_file import VideoSource, open_video
 from fovcache.errors import SampleError, UsageError
 
+from ..made_videos import MadeVideo, make_video
 from .comparison import Comparison, Method, Timing, compare, finish
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ TORCHCODEC = ("torchcodec exact, Resize", "torchcodec exact, torch's interpolate
 FFMPEG_BAR = 1.65
 TORCHCODEC_BAR = 1.05
 THREADS_BAR = 0.85
-NEAR = 6.0
+NEAR = 10.0
 """Mean difference of 8-bit values up to which two frames are the same one, scaled by different code."""
 
 CLIPS = Path("../shared/data/clips")

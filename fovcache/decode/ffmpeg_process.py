@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import re
 import shutil
@@ -19,6 +20,9 @@ import numpy as np
 
 from ..errors import SampleError, UsageError, environment_failure
 from .video_file import FORMATS, PROTOCOLS, VideoSource
+
+_running: set[subprocess.Popen[bytes]] = set()
+_is_ending = threading.Event()
 
 _INSTALL = "install it (on Debian: apt install ffmpeg), or pip install imageio-ffmpeg, or use backend 'pyav'"
 _KEPT_CHUNKS = 4
@@ -62,6 +66,14 @@ def _keep_all_frames(version: str) -> tuple[str, str]:
     match = re.match(r"n?(\d+)\.(\d+)", version)
     is_old = match is not None and (int(match[1]), int(match[2])) < (5, 1)
     return ("-vsync" if is_old else "-fps_mode", "passthrough")
+
+
+@atexit.register
+def end_running() -> None:
+    """A process that ends while threads of it are still decoding takes their decoders with it."""
+    _is_ending.set()
+    for process in list(_running):
+        process.kill()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +175,9 @@ class _Process:
         self._timer.daemon = True
 
     def __enter__(self) -> _Process:
+        _running.add(self._process)
+        if _is_ending.is_set():
+            self._process.kill()
         self._listener.start()
         self._timer.start()
         return self
@@ -171,6 +186,7 @@ class _Process:
         self._timer.cancel()
         self._process.kill()
         self._process.wait()
+        _running.discard(self._process)
         self._listener.join()
         self.output.close()
 

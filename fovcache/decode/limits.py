@@ -18,9 +18,11 @@ class Limits:
     """Seconds from the first frame to the last."""
     max_frames: int = 10_000_000
     """Frames in the file."""
+    max_clip_bytes: int = 4 << 30
+    """Bytes of one clip's pixels."""
 
     def __post_init__(self) -> None:
-        for name in ("max_pixels", "max_duration_s", "max_frames"):
+        for name in ("max_pixels", "max_duration_s", "max_frames", "max_clip_bytes"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected more than 0")
 
@@ -41,3 +43,11 @@ class Limits:
         """Raise SampleError for a video of too many frames."""
         if num_packets > self.max_frames:
             raise SampleError("decode", f"it has more than {self.max_frames} frames, the limit", permanent=True)
+
+    def check_clip(self, num_frames: int, width: int, height: int) -> None:
+        """Raise SampleError for a clip that would take too much memory."""
+        num_bytes = 3 * num_frames * width * height
+        if num_bytes > self.max_clip_bytes:
+            limit = f"over the limit of {self.max_clip_bytes / 2**30:.3g} GiB"
+            reason = f"a clip of {num_frames} frames of {width}×{height} takes {num_bytes / 2**30:.3g} GiB, {limit}"
+            raise SampleError("decode", reason, permanent=True)

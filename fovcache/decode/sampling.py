@@ -10,6 +10,8 @@ import numpy as np
 from ..errors import SampleError, UsageError
 
 DEFAULT_NUM_FRAMES = 8
+MAX_NUM_FRAMES = 100_000
+"""Frames of one clip."""
 _CLOSE_S = 1e-6
 """Times nearer than this are the same: time bases are fractions, and what users write is decimal."""
 
@@ -44,8 +46,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if (self.num_frames is None) == (self.fps is None):
             raise UsageError(f"num_frames is {self.num_frames} and fps is {self.fps}; expected one of the two")
-        if self.num_frames is not None and not 1 <= self.num_frames <= 100_000:
-            raise UsageError(f"num_frames is {self.num_frames}; expected 1 to 100000")
+        if self.num_frames is not None and not 1 <= self.num_frames <= MAX_NUM_FRAMES:
+            raise UsageError(f"num_frames is {self.num_frames}; expected 1 to {MAX_NUM_FRAMES}")
         if self.fps is not None and not (math.isfinite(self.fps) and 0 < self.fps <= 1000):
             raise UsageError(f"fps is {self.fps}; expected a rate above 0, at most 1000 frames a second")
 
@@ -58,7 +60,8 @@ class Sampling:
         """Which frames to take, int64 [frames], ascending, repeats included.
 
         `times_s` float64 [shown frames] are the times of all shown frames in order, and `end_s` is when the last of
-        them ends. Raises SampleError for a window that begins after the end.
+        them ends. Raises SampleError for a window that begins after the end, and for too many
+        frames.
         """
         first, stop = _inside(times_s, end_s, window)
         if self.num_frames is not None:
@@ -67,6 +70,11 @@ class Sampling:
         start = times_s[0] + window.start_s
         until = end_s if window.end_s is None else min(end_s, times_s[0] + window.end_s)
         num = max(1, math.ceil((until - start) * self.fps - _CLOSE_S))
+        if num > MAX_NUM_FRAMES:
+            reason = (
+                f"{until - start:.0f} s at {self.fps} frames a second are more than {MAX_NUM_FRAMES} frames, the limit"
+            )
+            raise SampleError("decode", reason, permanent=True)
         moments = start + np.arange(num) / self.fps
         shown = np.searchsorted(times_s, moments + _CLOSE_S, side="right") - 1  # what is on the screen then
         return np.asarray(np.clip(shown, 0, len(times_s) - 1), np.int64)

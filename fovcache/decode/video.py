@@ -8,6 +8,7 @@ does not arrive, every frame is decoded in order instead: that is what decides w
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,10 +60,13 @@ def decode_video(
     limits = limits or Limits()
     convert = FrameConverter(size, fit, max_pixels=limits.max_pixels).convert
     with open_video(source, limits) as video:
+        context = video.stream.codec_context
+        width, height = (size, size) if size is not None else (context.width, context.height)
+        check = functools.partial(limits.check_clip, width=width, height=height)
         table = read_table(video, limits)
         if table.is_exact:
             times_s, end_s = table.times_s, table.end_s
-            picks = [pick_frames(sampling, times_s, end_s, window) for window in windows]
+            picks = [pick_frames(sampling, times_s, end_s, window, check) for window in windows]
             found = _decode_runs(video, source, limits, table, union_of(picks), convert)
             if found is None:
                 with _in_order(source, limits) as frames:
@@ -70,7 +74,7 @@ def decode_video(
             if found is not None:
                 return [clip_of(pick, found, times_s) for pick in picks]
     counted = CountedVideo(source, limits)
-    picks = [pick_frames(sampling, counted.times_s, counted.end_s, window) for window in windows]
+    picks = [pick_frames(sampling, counted.times_s, counted.end_s, window, check) for window in windows]
     found = counted.take(union_of(picks), convert)
     return [clip_of(pick, found, counted.times_s) for pick in picks]
 
@@ -90,12 +94,20 @@ class FoundFrames:
     """Why frames are missing; None where none are."""
 
 
-def pick_frames(sampling: Sampling, times_s: np.ndarray, end_s: float, window: Window) -> Pick:
-    """Positions of the frames of a window, or why there are none."""
+def pick_frames(
+    sampling: Sampling,
+    times_s: np.ndarray,
+    end_s: float,
+    window: Window,
+    check: Callable[[int], None] = lambda num_frames: None,
+) -> Pick:
+    """Positions of the frames of a window, or why there are none. `check` may refuse how many there are."""
     try:
-        return sampling.positions(times_s, end_s, window)
+        pick = sampling.positions(times_s, end_s, window)
+        check(len(pick))
     except SampleError as error:
         return error
+    return pick
 
 
 def union_of(picks: Iterable[Pick]) -> list[int]:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -26,6 +26,10 @@ from fovcache.cli import app
 from fovcache.console import run_command
 from fovcache.maintain.verify import verify
 from fovcache.store.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from fault_server import FaultServer
+    from remote_builds import Remote
 
 # `conv` gives [8, 8, 8] and `head` [16] for images of 8 × 8. Where they are set, a forward pass writes the number of
 # its rows to FORWARD_LOG, waits FORWARD_WAIT_S, and the n-th of a process waits until the number in FORWARD_GATE is n.
@@ -310,3 +314,11 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     forks = Forks(tmp_path_factory.mktemp("forks"))
     yield forks
     forks.close()
+
+
+@pytest.fixture
+def remote(lab: Lab, fault_server: FaultServer) -> Remote:
+    """Builds of what lies on the server."""
+    from remote_builds import Remote
+
+    return Remote(lab, fault_server)

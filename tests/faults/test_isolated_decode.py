@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -245,7 +246,7 @@ def test_processes_that_are_killed_at_any_moment(short: VideoSource) -> None:
     chance = random.Random(0)
     with IsolatedDecoder(1, TIMEOUT_S) as isolated, ThreadPoolExecutor(1) as pool:
         expected = pool.submit(isolated.decode, short, Sampling()).result()
-        before = psutil.Process().num_fds(), psutil.Process().num_threads()
+        before = psutil.Process().num_fds(), threading.active_count()
         started = time.perf_counter()
         isolated.decode(short, Sampling())
         most_s = time.perf_counter() - started
@@ -259,7 +260,7 @@ def test_processes_that_are_killed_at_any_moment(short: VideoSource) -> None:
             _same(decoding.result(), expected)
             _same(isolated.decode(short, Sampling()), expected)  # so that the next one is ready
         assert len(seen) == 50
-        assert (psutil.Process().num_fds(), psutil.Process().num_threads()) == before
+        assert (psutil.Process().num_fds(), threading.active_count()) == before
         assert len(_workers()) == 1
     assert not _workers()
 
@@ -333,20 +334,18 @@ busy.join()
 """
 
 
-def test_no_process_outlives_the_one_that_asked(short: VideoSource, slow: Slow, root: Path) -> None:
+def test_no_process_outlives_the_one_that_asked(short: VideoSource, slow: Slow) -> None:
     """One of them waits and one works. The asking script has no guard around its main part."""
-    parent = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", _PARENT, short.path, slow.source.path],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
-    assert parent.stdout is not None
-    with parent.stdout as said:
-        pids = [int(pid) for pid in said.readline().split()]
-    slow.wait_until_read()
-    assert len(pids) == 2
-    parent.kill()
-    parent.wait()
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        slow.wait_until_read()
+        parent.kill()
     _wait_for(lambda: all(_is_gone(pid) for pid in pids), "its processes' end")
 
 

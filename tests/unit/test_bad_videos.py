@@ -236,11 +236,21 @@ except FovcacheError as error:
     assert int(grown) * (1 if sys.platform == "darwin" else 1024) < 100 << 20  # one such frame takes 400 MB
 
 
+def test_a_long_video_at_a_high_rate_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.mp4", MadeVideo(num_frames=2, ticks=(0, 20_000_000)))
+    assert "at 1000.0 frames a second are more than 100000 frames" in refused(path, fps=1000.0)
+    assert len(read_clip(path, fps=0.001)[0]) == 21
+
+
 def test_limits_are_ones_own(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", MadeVideo(num_frames=50))
+    make_video(path.with_suffix(".avi"), MadeVideo(codec="mpeg4"))
     assert "64×48 is over the limit of 3071 pixels" in refused(path, limits=Limits(max_pixels=3071))
     assert "over the limit of 1 s" in refused(path, limits=Limits(max_duration_s=1.0))
     assert "more than 49 frames" in refused(path, limits=Limits(max_frames=49))
+    nine = "a clip of 9 frames of 64×48 takes"
+    assert nine in refused(path, num_frames=9, limits=Limits(max_clip_bytes=8 * 64 * 48 * 3))
+    assert nine in refused(path.with_suffix(".avi"), num_frames=9, limits=Limits(max_clip_bytes=8 * 64 * 48 * 3))
     assert len(read_clip(path, limits=Limits(max_pixels=3072, max_duration_s=2.0, max_frames=50))[0]) == 8
 
 
