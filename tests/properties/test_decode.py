@@ -211,6 +211,8 @@ def decode_all(path: Path, *, keep: bool = False) -> Sequential:
                     decoded = packet.decode()
                 except av.FFmpegError:
                     num_errors += 1
+                    if stream.codec_context.codec.canonical_name == "av1":
+                        stream.codec_context.flush_buffers()  # else it keeps what it choked on and takes no more
                     continue
                 for frame in decoded:
                     rgb = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
