@@ -74,7 +74,7 @@ class IsolatedDecoder:
         limits: Limits | None = None,
         backend: str = "pyav",
     ) -> list[ClipOrError]:
-        """What the backend's own function gives. Stills are decoded too; backend `pillow` decodes only stills.
+        """What the backend's own function gives; `pillow` decodes stills, the others videos.
 
         Raises SampleError for what takes too long (transient) or ends two processes that decode it (permanent),
         EnvironmentFailure where no process can be started.

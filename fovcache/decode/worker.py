@@ -19,13 +19,11 @@ from ..errors import EnvironmentFailure, FovcacheError, SampleError
 from .clip import decoder, still_clip
 from .messages import Job, error_document, receive, send, send_outcomes
 from .sampling import Window
-from .stills import decode_still, is_still
+from .stills import decode_still
 from .video import ClipOrError
 
 STILLS = "pillow"
 """The backend of still images."""
-
-_HEAD_BYTES = 32
 
 
 def main() -> None:
@@ -55,8 +53,8 @@ def main() -> None:
 
 
 def decode_job(job: Job) -> list[ClipOrError]:
-    """As `read_clip` decodes: videos by the backend, and what begins as a still image does as one."""
-    if job.backend != STILLS and not is_still(_bytes_of(job, _HEAD_BYTES)):
+    """What the backend decodes, as it does in a build: videos, or stills."""
+    if job.backend != STILLS:
         decode = decoder(job.backend)
         return decode(job.source, job.sampling, job.windows, size=job.size, fit=job.fit, limits=job.limits)
     pixels = decode_still(_bytes_of(job), size=job.size, fit=job.fit)
@@ -70,16 +68,15 @@ def decode_job(job: Job) -> list[ClipOrError]:
     return [clip(window) for window in job.windows]
 
 
-def _bytes_of(job: Job, most: int | None = None) -> bytes:
+def _bytes_of(job: Job) -> bytes:
     source = job.source
     if not source.path:
-        return source.data[:most]
-    num = most if source.size is None else min(source.size, most or source.size)
+        return source.data
     try:
         with Path(source.path).open("rb") as file:
             if source.offset:
                 file.seek(source.offset)
-            return file.read(-1 if num is None else num)
+            return file.read(-1 if source.size is None else source.size)
     except OSError as error:
         raise SampleError("fetch", f"cannot read {source.path}: {error.strerror or error}", permanent=False) from error
 
