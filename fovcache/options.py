@@ -98,8 +98,10 @@ def build_options(
     from .fetch.options import FetchOptions
 
     return BuildOptions(
-        shard_bytes=_whole("shard size", shard_mib * 2**20),
-        limits=Limits(max_pixels=_whole("limit of pixels", max_megapixels * 1e6), max_duration_s=max_hours * 3600),
+        shard_bytes=_whole("shard size", shard_mib, "MiB", 2**20),
+        limits=Limits(
+            max_pixels=_whole("limit of pixels", max_megapixels, "megapixels", 1e6), max_duration_s=max_hours * 3600
+        ),
         fetch=FetchOptions(**fetch),
         **values,
     )
@@ -114,14 +116,15 @@ def fetch_options(
         "retries": retries,
         "connect_timeout_s": min(10.0, fetch_timeout),
         "read_timeout_s": fetch_timeout,
-        "max_file_bytes": _whole("limit of a download", max_file_mib * 2**20),
-        "scratch_bytes": _whole("scratch folder", scratch_gb * 1e9),
+        "max_file_bytes": _whole("limit of a download", max_file_mib, "MiB", 2**20),
+        "scratch_bytes": _whole("scratch folder", scratch_gb, "GB", 1e9),
     }
 
 
-def _whole(what: str, value: float) -> int:
+def _whole(what: str, value: float, unit: str, ones: float) -> int:
+    """So many ones, as a whole number. Raises UsageError for what is no number."""
     from .errors import UsageError
 
     if not math.isfinite(value):
-        raise UsageError(f"{what} of {value} is out of range; expected a number")
-    return int(value)
+        raise UsageError(f"{what} of {value} {unit} is out of range; expected a number")
+    return int(value * ones)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,6 +214,16 @@ def resolve(request: EncoderRequest, limits: Limits | None = None) -> Resolution
         )
         each.append(Resolved(request=request, extractor=extractor, spec=spec, recipe=recipe, features=features))
     return Resolution(extractor=extractor, each=tuple(each))
+
+
+def recorded_limits(provenance: Mapping[str, Any]) -> Limits:
+    """The limits that a block was computed under, as its provenance has them; the usual ones where it has none."""
+    software = provenance.get("software")
+    known = software if isinstance(software, dict) else {}
+    names = ("max_pixels", "max_duration_s")
+    return Limits(
+        **{name: known[name] for name in names if isinstance(known.get(name), int | float) and known[name] > 0}
+    )
 
 
 def _input_specs(spec: InputSpec, request: EncoderRequest, limits: Limits | None) -> tuple[InputSpec, ...]:

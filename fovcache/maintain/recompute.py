@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..builder.finding import find_samples
-from ..builder.request import BuildOptions, EncoderRequest, pick_device, resolve
+from ..builder.request import BuildOptions, EncoderRequest, pick_device, recorded_limits, resolve
 from ..errors import DamageError, FovcacheError, SampleError
 from ..store.index import open_index
 from ..store.layout import MANIFESTS, REFS
@@ -100,7 +100,9 @@ def _compare(
     from ..builder.reading import read_item
     from ..loaders.rows import Rows
 
-    resolution = resolve(EncoderRequest.from_document(manifest.provenance["request"]))
+    resolution = resolve(
+        EncoderRequest.from_document(manifest.provenance["request"]), recorded_limits(manifest.provenance)
+    )
     resolved = resolution.by_recipe(manifest.recipe)
     if resolved is None:
         encoder_name = manifest.provenance["request"]["encoder"]

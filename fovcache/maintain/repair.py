@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from ..builder.downloads import Downloads
 from ..builder.finding import by_kind, find_samples
 from ..builder.progress import OnProgress, silent
-from ..builder.request import BuildOptions, EncoderRequest, resolve
+from ..builder.request import BuildOptions, EncoderRequest, recorded_limits, resolve
 from ..builder.run import recompute
 from ..errors import DamageError, FovcacheError
 from ..keys.recipe import SCHEMA
@@ -240,7 +240,7 @@ class _Repair:
     def _recompute(self, recipe: str, provenance: dict[str, Any], only: frozenset[str] | None) -> bool:
         """Compute what a build was asked for and now lacks rows; whether all its samples were there."""
         order = _order(provenance)
-        resolution = resolve(EncoderRequest.from_document(order["request"]))
+        resolution = resolve(EncoderRequest.from_document(order["request"]), recorded_limits(provenance))
         resolved = resolution.by_recipe(recipe)
         if resolved is None:
             raise DamageError(f"{order['request']['encoder']} is not what it was when the block was computed")

@@ -20,6 +20,8 @@ from fovcache.decode.clip import read_clip
 from fovcache.decode.limits import Limits
 from fovcache.errors import SampleError
 
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of what getrusage says
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
@@ -233,7 +235,7 @@ except FovcacheError as error:
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True).stdout
     grown, _, reason = said.strip().partition(" ")
     assert reason.startswith("decode: ")
-    assert int(grown) * (1 if sys.platform == "darwin" else 1024) < 100 << 20  # one such frame takes 400 MB
+    assert int(grown) * RSS_UNIT < 100 << 20  # one such frame takes 400 MB
 
 
 def test_a_long_video_at_a_high_rate_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
@@ -273,4 +275,4 @@ def test_a_video_of_very_many_frames_takes_bounded_memory(tmp_path: Path, suffix
     frames, pts_s = read_clip(path, num_frames=4)
     assert len(frames) == 4
     assert np.diff(pts_s) == pytest.approx(33333 / 25, abs=0.1)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * RSS_UNIT < 600 << 20
