@@ -14,11 +14,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from ..errors import SampleError, SourceError
-from ..fetch.fetcher import Fetcher
 from ..fetch.reasons import Reason, failure
-from ..fetch.scratch import ScratchFile
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.stage import Failed, Stage
 from ..pipeline.stats import StageStats
@@ -26,6 +25,10 @@ from ..sources.magic import HEAD_BYTES, suffix_of
 from ..sources.place import TAR_SUFFIX, Place
 from ..sources.sample import Location
 from ..sources.scan import content_value, is_table_of
+
+if TYPE_CHECKING:
+    from ..fetch.fetcher import Fetcher
+    from ..fetch.scratch import ScratchFile
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..fetch.fetcher import Fetcher
 from ..sources.scan import Found, Scan, scan_sources
 from ..store.layout import MEMO, SCRATCH, URL_MEMO
 from ..store.memo import Memo
@@ -43,6 +42,8 @@ def find_samples(
     remote = scan.remote
     if not remote:
         return scan, None
+    from ..fetch.fetcher import Fetcher  # loads an HTTP client, which local builds do without
+
     scratch = (
         root(SCRATCH)
         if root and remember

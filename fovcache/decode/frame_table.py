@@ -33,7 +33,8 @@ _UNIT_CODECS = frozenset({"h264", "hevc"})
 """Codecs whose packets tell by themselves where decoding can begin and which frames no other needs."""
 
 _KEPT_BYTES = 256 << 20
-"""Packets are kept in memory up to this, so that they are read once."""
+_PACKET_OVERHEAD_BYTES = 700
+"""Packets are kept in memory up to this, so that they are read once; each takes somewhat more than its bytes."""
 
 _DECLARING_FORMATS = (*_TRUSTED_FORMATS, "avi", "flv", "asf")
 """Containers whose headers say how long they are. Of the others FFmpeg guesses from what there is."""
@@ -99,12 +100,14 @@ class _Scan:
         assert video.stream.time_base is not None
         self.time_base = video.stream.time_base
         self.units = unit_reader(self.codec, context.extradata) if self.codec in _UNIT_CODECS else None
-        self.packets: list[av.Packet[av.VideoStream]] | None = []
+        self.ticks_per_frame = round(1 / ((video.stream.average_rate or 25) * self.time_base))
+        is_trusted = self.format in _TRUSTED_FORMATS and self.codec in _TRUSTED_CODECS
+        self.packets: list[av.Packet[av.VideoStream]] | None = [] if is_trusted else None
         self.pts: list[int] = []
         self.durations: list[int] = []
         self.is_key: list[bool] = []
         self.is_hidden: list[bool] = []
-        self.is_orderly = True
+        self.is_orderly = is_trusted
         self.is_needed: list[bool] = []
         self.is_base_layer = True
         self.num_bytes = 0
@@ -127,7 +130,7 @@ class _Scan:
         self.is_key.append(is_key)
         self.is_needed.append(is_needed)
         if self.packets is not None:
-            self.num_bytes += packet.size
+            self.num_bytes += packet.size + _PACKET_OVERHEAD_BYTES
             self.packets.append(packet)
             if self.num_bytes > _KEPT_BYTES:
                 self.packets = None
@@ -148,8 +151,6 @@ class _Scan:
         shown = visible[np.argsort(pts[visible], kind="stable")]
         is_exact = (
             self.is_orderly
-            and self.format in _TRUSTED_FORMATS
-            and self.codec in _TRUSTED_CODECS
             and len(shown) > 0
             and len(np.unique(pts)) == len(pts)
             and int(pts.min()) == self.pts[0]  # frames shown before the first keyframe cannot be decoded
@@ -170,7 +171,7 @@ class _Scan:
             return self.end_s()
         last = int(shown[-1])
         between = int(np.median(np.diff(pts[shown]))) if len(shown) > 1 else 0
-        return float((int(pts[last]) + (self.durations[last] or between)) * self.time_base)
+        return float((int(pts[last]) + (self.durations[last] or between or self.ticks_per_frame)) * self.time_base)
 
 
 def _check_not_cut_off(video: OpenVideo, start_s: float, end_s: float, limits: Limits) -> None:

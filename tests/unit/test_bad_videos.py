@@ -275,4 +275,4 @@ def test_a_video_of_very_many_frames_takes_bounded_memory(tmp_path: Path, suffix
     frames, pts_s = read_clip(path, num_frames=4)
     assert len(frames) == 4
     assert np.diff(pts_s) == pytest.approx(33333 / 25, abs=0.1)
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * RSS_UNIT < 600 << 20
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * RSS_UNIT < 400 << 20
