@@ -63,6 +63,10 @@ def find_samples(
 def by_kind(found: Found, resolution: Resolution) -> list[tuple[Resolved, list[str]]]:
     """Distinct keys by what reads them, both in order; kinds without a sample are left out."""
     keys: dict[str, list[str]] = {resolved.recipe.digest: [] for resolved in resolution.each}
+    recipe_of: dict[str, str] = {}
     for key, location in found.locations.items():
-        keys[resolution.of(location.suffix).recipe.digest].append(key)
+        suffix = location.suffix
+        if suffix not in recipe_of:
+            recipe_of[suffix] = resolution.of(suffix).recipe.digest
+        keys[recipe_of[suffix]].append(key)
     return [(resolved, own) for resolved in resolution.each if (own := keys[resolved.recipe.digest])]

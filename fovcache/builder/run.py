@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import EnvironmentFailure
+from ..extract.clips import ClipInput
 from ..keys.recipe import Feature
 from ..sources.sample import Location, Sample
 from ..sources.scan import Found, Scan
@@ -97,6 +98,7 @@ class _Build:
         self._plans: dict[str, Plan] = {}
         self._temporary: set[str] = set()
         self._planned: set[tuple[str, str]] = set()
+        self._dataset: tuple[Dataset, str] | None = None
 
     def run(self, sources: Sequence[str]) -> BuildReport:
         started = time.perf_counter()
@@ -113,12 +115,12 @@ class _Build:
                 num_computed = self.compute(lambda: self._batches(scan, resolution))
                 for recipe in {recipe for recipe, _ in self._planned}:
                     self.indexes[recipe] = open_index(self.storage, recipe, save=True)
-                self._warn_of_samples(scan)
+                used = self._used(scan, resolution)
+                self._warn_of_samples(scan, used)
                 failures = self._failures(scan, resolution)
                 digest, name = self._publish_dataset(scan, resolution.suffixes)
         seconds = time.perf_counter() - started - self.tally.load_s
         num_samples = len(scan.samples) + len(scan.unreadable)
-        used = self._used(scan, resolution)
         return BuildReport(
             samples=num_samples,
             computed=num_computed,
@@ -153,7 +155,11 @@ class _Build:
             self.tally.warn(f"{scan.num_ignored} files in the sources are of no kind that this encoder reads; left out")
         return scan
 
-    def _warn_of_samples(self, scan: Scan) -> None:
+    def _warn_of_samples(self, scan: Scan, used: Sequence[Resolved]) -> None:
+        options = {"--frames": self.request.frames, "--fps": self.request.fps}
+        ignored = [name for name, value in options.items() if value is not None]
+        if ignored and not any(isinstance(resolved.spec, ClipInput) for resolved in used):
+            self.tally.warn(f"{' and '.join(ignored)} says nothing of still images, and the sources hold no video")
         if shared := _keys_in_several_splits(scan.samples):
             self.tally.warn(f"{shared} samples have the same content in more than one split: a probe's test would leak")
 
@@ -193,7 +199,7 @@ class _Build:
         local = (
             scan.found_at(place for place in scan.places.values() if not place.is_remote) if remote else scan.found()
         )
-        dataset = None if remote else Dataset.of(scan).digest
+        dataset = None if remote else self._dataset_of(scan)[1]
         self.locations |= local.locations
         yield self._plan_found(local, resolution, dataset)
         if not remote:
@@ -357,10 +363,16 @@ class _Build:
         """The recipes that the samples have, or the first where there is no sample."""
         return [resolved for resolved, _ in by_kind(scan.found(), resolution)] or [resolution.each[0]]
 
+    def _dataset_of(self, scan: Scan) -> tuple[Dataset, str]:
+        """What a scan holds, once all of it is known, and its digest: made once."""
+        if self._dataset is None:
+            dataset = Dataset.of(scan)
+            self._dataset = dataset, dataset.digest
+        return self._dataset
+
     def _publish_dataset(self, scan: Scan, suffixes: frozenset[str]) -> tuple[str, str]:
         name = self.options.dataset or dataset_name_of(scan.sources)
-        dataset = Dataset.of(scan)
-        digest = dataset.digest
+        dataset, digest = self._dataset_of(scan)
         newest = next((ref for ref in reversed(read_refs(self.storage, name))), None)
         roots = tuple(str(spec.root) for spec in scan.sources)
         texts = tuple(spec.absolute for spec in scan.sources)

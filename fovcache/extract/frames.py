@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..decode.geometry import FITS
 from ..decode.sampling import WHOLE, Sampling
 from ..decode.stills import STILL_SUFFIXES, decode_still, still_decoder
 from ..decode.video_file import VideoSource
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from ..decode.clip import ClipDecoder
 
-FITS = ("crop", "squash", "pad")
 _ONE_FRAME = Sampling(num_frames=1)
 
 
