@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import itertools
 import random
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from thread_checks import no_hang_and_no_thread_left, wait_for
 
 from fovcache.errors import SampleError
 from fovcache.pipeline.pipeline import Pipeline
@@ -27,20 +27,9 @@ NAMES = ("fetch", "decode", "encode", "write")
 
 
 @pytest.fixture(autouse=True)
-def _no_hang_and_no_thread_left() -> Iterator[None]:
-    """A deadlock shows where it is, and ends the tests; a thread that goes on is a failure."""
-    before = set(threading.enumerate())
-    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
-    yield
-    faulthandler.cancel_dump_traceback_later()
-    wait_for(lambda: set(threading.enumerate()) <= before)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+def _watched() -> Iterator[None]:
+    with no_hang_and_no_thread_left():
+        yield
 
 
 def build_like(**runs: Callable[[Any], Any]) -> list[Stage]:

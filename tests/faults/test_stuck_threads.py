@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import faulthandler
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from thread_checks import no_hang_and_no_thread_left
 
 from fovcache.errors import EnvironmentFailure
 from fovcache.pipeline.pipeline import MIN_STUCK, Pipeline
@@ -18,20 +18,9 @@ from fovcache.pipeline.stage import Failed, Stage
 
 
 @pytest.fixture(autouse=True)
-def _no_hang_and_no_thread_left() -> Iterator[None]:
-    """A deadlock shows where it is, and ends the tests; a thread that goes on is a failure."""
-    before = set(threading.enumerate())
-    faulthandler.dump_traceback_later(120, exit=True, file=sys.__stderr__)
-    yield
-    faulthandler.cancel_dump_traceback_later()
-    wait_for(lambda: set(threading.enumerate()) <= before)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+def _watched() -> Iterator[None]:
+    with no_hang_and_no_thread_left():
+        yield
 
 
 class Broken(Exception):

@@ -12,30 +12,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pipeline_stages import fail_on, pairs, stage
 
 from fovcache.errors import SampleError, UsageError
 from fovcache.pipeline.channel import Channel
 from fovcache.pipeline.pipeline import Pipeline
 from fovcache.pipeline.serial import SerialPipeline
 from fovcache.pipeline.stage import Failed, Stage
-
-
-def stage(run: Callable[[Any], Any] = lambda item: item, name: str = "decode", **settings: Any) -> Stage:
-    return Stage(id=name, name=name, resource="cpu", run=run, **settings)
-
-
-def pairs(items: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
-    while unit := tuple(itertools.islice(items, 2)):
-        yield unit
-
-
-def fail_on(*bad: int) -> Callable[[int], int]:
-    def run(item: int) -> int:
-        if item in bad:
-            raise SampleError("decode", f"{item} is damaged", permanent=True)
-        return item * 10
-
-    return run
 
 
 def test_results_come_in_order_however_the_workers_finish() -> None:

@@ -6,36 +6,18 @@ import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pipeline_stages import fail_on, pairs, stage
 
-from fovcache.errors import SampleError, UsageError
+from fovcache.errors import UsageError
 from fovcache.pipeline.bound import resource_bound
 from fovcache.pipeline.pipeline import Pipeline
 from fovcache.pipeline.serial import SerialPipeline, serial
-from fovcache.pipeline.stage import Stage
 
 TOLERANCE_S = 1e-6
-
-
-def stage(run: Callable[[Any], Any] = lambda item: item, name: str = "decode", **settings: Any) -> Stage:
-    return Stage(id=name, name=name, resource="cpu", run=run, **settings)
-
-
-def pairs(items: Iterator[Any]) -> Iterator[tuple[Any, ...]]:
-    while unit := tuple(itertools.islice(items, 2)):
-        yield unit
-
-
-def fail_on(*bad: int) -> Callable[[int], int]:
-    def run(item: int) -> int:
-        if item in bad:
-            raise SampleError("decode", f"{item} is damaged", permanent=True)
-        return item * 10
-
-    return run
 
 
 def waiting(items: list[int], done: threading.Event) -> Iterator[int]:
