@@ -39,7 +39,7 @@ bench-gpu: $(ENVIRONMENT)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) setuptools $$(grep '^torch==' constraints.txt)
-	$(PIP) --no-build-isolation -e '.[dev]'
+	$(PIP) --no-build-isolation -e '.[dev,tensorboard]'
 	touch $@
 
 clean:

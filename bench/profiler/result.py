@@ -1,0 +1,257 @@
+"""What a profile came to: the numbers that are printed, written as JSON, drawn and compared."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from fovcache.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTimes:
+    """One stage run serially: nothing beside it, the device synchronised at its end. Times are per sample."""
+
+    id: str
+    """Stable: `fetch decode vae_encode encode copy forward backward optimise load write`."""
+    name: str
+    """What people know it by."""
+    resource: str
+    """`network`, `disk`, `cpu`, `gpu`."""
+    n: int
+    """Samples that it was measured on; those that failed in it are not among them."""
+    num_units: int
+    """Independent measurements: samples, or batches for a stage that takes whole batches."""
+    failed: int
+    """Samples that failed in it."""
+    failed_s: float
+    """Seconds that those took, in `total_s` too."""
+    total_s: float
+    """Seconds, of all samples, failed ones included."""
+    mean_s: float
+    """Seconds a sample."""
+    median_s: float
+    """Seconds a sample."""
+    p10_s: float
+    """Seconds a sample; the 10th percentile of the units."""
+    p90_s: float
+    """Seconds a sample; the 90th percentile of the units."""
+    ci95_s: tuple[float, float]
+    """95 % interval of `mean_s`, by `Profile.ci_method`."""
+    share: float
+    """`total_s` as a fraction of the serial wall time."""
+    cpu_s: float
+    """Core-seconds a sample, of all threads and child processes, while it ran alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SerialRun:
+    """All stages one at a time."""
+
+    s_per_sample: float
+    """Wall seconds for each sample that came through."""
+    samples_per_hour: float
+    """3600 / s_per_sample."""
+    unattributed_share: float
+    """The part of the wall time that no stage had; with the stages' shares it makes 1."""
+    wall_s: float
+    """By a clock of its own."""
+    n: int
+    """Samples that came through."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlappedRun:
+    """All stages at the same time, the device never synchronised."""
+
+    s_per_sample: float
+    """Wall seconds for each sample that came through, in the steady state."""
+    samples_per_hour: float
+    """3600 / s_per_sample."""
+    ci95_s: tuple[float, float]
+    """95 % interval of `s_per_sample`."""
+    busy: dict[str, float]
+    """By resource: the part of its capacity that was in use, 0 to 1."""
+    stall: float
+    """The part of the wall time in which the device (the training step) waited for its input, 0 to 1."""
+    wall_s: float
+    """Of the steady state."""
+    n: int
+    """Samples in it."""
+    device_s: dict[str, float]
+    """By stage of the step: its seconds a sample on the device, by events."""
+    num_workers: dict[str, int]
+    """By input stage: its threads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What `--verify` measured of a prediction."""
+
+    s_per_sample: float
+    """Wall seconds a sample, overlapped."""
+    samples_per_hour: float
+    """3600 / s_per_sample."""
+    error: float
+    """Predicted s_per_sample / measured s_per_sample − 1."""
+    n: int
+    """Samples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatIf:
+    """A change, and the throughput that it would have."""
+
+    id: str
+    """`overlap`, `fetch_workers`, `decode_workers`, `cached_latents`, `cached_features`, `cached_all`, `batch`."""
+    change: str
+    """In words: `decode on 8 threads`."""
+    s_per_sample: float
+    """Predicted wall seconds a sample, overlapped."""
+    samples_per_hour: float
+    """3600 / s_per_sample."""
+    speedup: float
+    """Against the overlapped run as measured."""
+    ceiling: float | None = None
+    """Amdahl's: the speedup of the serial pipeline if what is cached took no time at all; None where nothing is."""
+    limited_by: str = ""
+    """The resource or stage that bounds it then."""
+    bytes_on_disk: int | None = None
+    """For all samples of the source; None where nothing is stored."""
+    command: str = ""
+    """The command that applies it."""
+    measured: Measured | None = None
+    """What `--verify` measured."""
+    not_measured: str = ""
+    """Why `--verify` could not measure it here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bottleneck:
+    """The stage that causes the wait; never the one that waits."""
+
+    stage: str
+    """Its id."""
+    resource: str
+    """What it uses up."""
+    kind: str
+    """`input` above 20 % stall, `device` below 5 %, `mixed` between the two."""
+    reason: str
+    """In words, with its numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overhead:
+    """What measuring costs."""
+
+    serial_share: float
+    """Of the serial wall time: clocks and synchronising."""
+    overlapped_share: float
+    """Of the overlapped wall time: clocks, events, and the thread that watches devices."""
+    how: str
+    """How it was measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """One call of a stage in the overlapped run, for the timeline."""
+
+    stage: str
+    """The stage's id."""
+    lane: str
+    """The thread, or `device`."""
+    start_s: float
+    """Since the steady state began."""
+    end_s: float
+    """Since the steady state began."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What ended a profile early."""
+
+    stage: str
+    """The stage that raised, hung, or let nothing through; `source` for the source."""
+    reason: str
+    """What happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """All of it. What a fault left unmeasured is None or empty."""
+
+    environment: dict[str, Any]
+    """Machine, versions, device, settings."""
+    settings: dict[str, Any]
+    """What was profiled: source, encoder, VAE, model, frames, batch size."""
+    warmup_dropped: int
+    """Samples before the measured ones, of both runs together."""
+    stages: tuple[StageTimes, ...]
+    """In pipeline order."""
+    serial: SerialRun | None = None
+    """One stage at a time."""
+    overlapped: OverlappedRun | None = None
+    """As it would train."""
+    predicted: tuple[WhatIf, ...] = ()
+    """The overlap bound first, then what changes would bring."""
+    bottleneck: Bottleneck | None = None
+    """What to mend first."""
+    advice: tuple[str, ...] = ()
+    """Plain sentences, each with its number and command."""
+    overhead: Overhead | None = None
+    """What measuring cost."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """Bytes: host and device, peaks, headroom."""
+    gpu: dict[str, Any] = field(default_factory=dict)
+    """NVML's: kernel-active share, power, clocks; or `{"absent": why}`."""
+    host: dict[str, Any] = field(default_factory=dict)
+    """psutil's: CPU, I/O."""
+    timeline: tuple[Span, ...] = ()
+    """A bounded part of the overlapped run."""
+    failures: tuple[dict[str, Any], ...] = ()
+    """`{uri, stage, reason, n}` of samples that failed."""
+    fault: Fault | None = None
+    """What ended it early."""
+    warnings: tuple[str, ...] = ()
+    """What a user should know."""
+    ci_method: str = "Student's t over units"
+    """How the intervals were made."""
+
+    @property
+    def exit_status(self) -> int:
+        """0, or 1 when samples failed or something ended it early."""
+        return 1 if self.fault or self.failures else 0
+
+    def document(self) -> dict[str, Any]:
+        """As `--json` writes it."""
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Profile:
+        """The inverse of `document`. Raises UsageError for what is no profile."""
+        try:
+            return _revive(cls, document)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"not the JSON of a profile: {error}; `fovbench profile --json FILE` writes one"
+            ) from error
+
+
+def _revive(kind: Any, value: Any) -> Any:
+    """A value of an annotated type out of plain JSON."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _revive(arguments[0], value)
+    if origin is tuple:
+        kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
+        return tuple(_revive(each, item) for each, item in zip(kinds, value, strict=True))
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        known = {each.name for each in fields(kind)}
+        if unknown := sorted(set(value) - known):
+            raise ValueError(f"unknown field {unknown[0]!r} in {getattr(kind, '__name__', kind)}")
+        return kind(**{name: _revive(hints[name], item) for name, item in value.items()})
+    return value
