@@ -19,8 +19,8 @@ def print_build(output: Output, report: BuildReport) -> None:
         f"{report.reused} reused, {report.failed} failed in {human_seconds(report.seconds)}{rate}"
     )
     output.line(f"written {human_bytes(report.bytes_written)}; encoder loaded in {human_seconds(report.load_seconds)}")
-    rows = [(row["layer"], row["pool"], row["dtype"], row["digest"][:12]) for row in report.features]
-    output.table("features", ("layer", "pool", "dtype", "digest"), rows)
+    rows = [(row["encoder"], row["layer"], row["pool"], row["dtype"], row["digest"][:12]) for row in report.features]
+    output.table("features", ("encoder", "layer", "pool", "dtype", "digest"), rows)
     if report.stages:
         columns = ("stage", "resource", ">workers", ">n", ">busy s", ">starved s", ">blocked s", ">idle s", ">busy")
         output.table("where the time went, added over workers", columns, [_stage_row(stage) for stage in report.stages])

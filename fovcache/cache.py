@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +33,11 @@ class Cache:
         self,
         sources: str | Sequence[str],
         *,
-        encoder: str,
-        weights: str | None = None,
-        layers: Sequence[str] = (),
-        pool: str | None = None,
+        encoder: str | Sequence[str],
+        weights: str | Mapping[str, str] | None = None,
+        layers: Sequence[str] | Mapping[str, Sequence[str]] = (),
+        pool: str | Mapping[str, str] | None = None,
+        posterior: str | Mapping[str, str] | None = None,
         size: int | None = None,
         fit: str | None = None,
         frames: int | None = None,
@@ -49,31 +50,40 @@ class Cache:
     ) -> BuildReport:
         """Compute what is missing of `layers` of `encoder` over `sources`, and name the dataset.
 
+        Several encoders share one decode; `weights`, `layers`, `pool` and `posterior` then say what holds for each, by
+        its name, or for all: layer globs go to the encoders that have such layers, `random:SEED` to every one.
         A video gives `frames` frames spread evenly (8), or `fps` a second, and rows `[frames, …]`; an image `[…]`.
         `options` are the fields of `fovcache.builder.request.BuildOptions`: dataset, device, batch_size, num_workers,
         shard_bytes, retry_failed, rehash, isolate_decode, limits, fetch and others. Raises UsageError and its kin for
         what cannot be done as asked, EnvironmentFailure when the machine fails. Samples that fail are in the report,
         not raised.
         """
+        from .builder.encoders import ALL, Encoders
         from .builder.progress import silent
-        from .builder.request import BuildOptions, EncoderRequest
+        from .builder.request import BuildOptions
         from .builder.run import run_build
 
-        request = EncoderRequest(
-            encoder=encoder,
-            weights=weights,
-            layers=tuple(layers),
-            pool=pool,
-            size=size,
-            fit=fit,
-            frames=frames,
-            fps=fps,
-            decoder=decoder,
-            compute_dtype=compute_dtype,
-            store_dtype=store_dtype,
+        def by_name(value: Any) -> Mapping[str, Any]:
+            return value if isinstance(value, Mapping) else {} if value is None else {ALL: value}
+
+        encoders = Encoders(
+            encoders=(encoder,) if isinstance(encoder, str) else tuple(encoder),
+            weights=by_name(weights),
+            layers=by_name(layers),
+            pool=by_name(pool),
+            posterior=by_name(posterior),
+            common={
+                "size": size,
+                "fit": fit,
+                "frames": frames,
+                "fps": fps,
+                "decoder": decoder,
+                "compute_dtype": compute_dtype,
+                "store_dtype": store_dtype,
+            },
         )
         texts = [sources] if isinstance(sources, str) else list(sources)
-        return run_build(self.storage, texts, request, BuildOptions(**options), on_progress or silent)
+        return run_build(self.storage, texts, encoders, BuildOptions(**options), on_progress or silent)
 
     def features(
         self,

@@ -20,6 +20,7 @@ from .options import (
     Device,
     Downloads,
     Encoder,
+    EncoderNames,
     FetchTimeout,
     Fit,
     Fps,
@@ -31,6 +32,9 @@ from .options import (
     MaxHours,
     MaxMegapixels,
     Pool,
+    PoolOfEach,
+    Posterior,
+    PosteriorOfEach,
     Rehash,
     Retries,
     RetryFailed,
@@ -41,9 +45,11 @@ from .options import (
     StoreDtype,
     Verbose,
     Weights,
+    WeightsOfEach,
     Workers,
     build_options,
     encoder_request,
+    encoders_of,
     fetch_options,
     open_cache_at,
     open_damaged_at,
@@ -63,10 +69,11 @@ app = typer.Typer(
 def build(
     sources: Sources,
     cache: CacheDir,
-    encoder: Encoder,
-    weights: Weights = None,
+    encoder: EncoderNames,
+    weights: WeightsOfEach = None,
     layers: Layers = None,
-    pool: Pool = None,
+    pool: PoolOfEach = None,
+    posterior: PosteriorOfEach = None,
     size: Size = None,
     fit: Fit = None,
     frames: Frames = None,
@@ -99,21 +106,9 @@ def build(
     """Compute what the cache lacks of an encoder's layers over the sources."""
     from .builder.run import run_build
 
+    encoders = encoders_of(locals())
     set_up_logging(verbose=verbose)
     output = Output(json)
-    request = encoder_request(
-        encoder,
-        layers,
-        weights=weights,
-        pool=pool,
-        size=size,
-        fit=fit,
-        frames=frames,
-        fps=fps,
-        decoder=decoder,
-        compute_dtype=compute_dtype,
-        store_dtype=store_dtype,
-    )
     options = build_options(
         dataset=dataset,
         device=device,
@@ -130,7 +125,7 @@ def build(
         allow_file_urls=allow_file_urls,
     )
     with progress_bar() as show:
-        report = run_build(open_cache_at(cache, create=True).storage, sources, request, options, show)
+        report = run_build(open_cache_at(cache, create=True).storage, sources, encoders, options, show)
     print_build(output, report)
     output.json(report.document())
     raise typer.Exit(report.exit_status)
@@ -239,6 +234,7 @@ def explain(
     weights: Weights = None,
     layers: Layers = None,
     pool: Pool = None,
+    posterior: Posterior = None,
     size: Size = None,
     fit: Fit = None,
     frames: Frames = None,
@@ -254,21 +250,9 @@ def explain(
     """Say why each sample hits or misses: the first field that differs."""
     from .maintain.explain import explain as run_explain
 
+    request = encoder_request(locals())
     set_up_logging(verbose=False)
     output = Output(json)
-    request = encoder_request(
-        encoder,
-        layers,
-        weights=weights,
-        pool=pool,
-        size=size,
-        fit=fit,
-        frames=frames,
-        fps=fps,
-        decoder=decoder,
-        compute_dtype=compute_dtype,
-        store_dtype=store_dtype,
-    )
     options = build_options(num_workers=workers, retry_failed=retry_failed, rehash=rehash)
     report = run_explain(open_cache_at(cache).storage, sources, request, options)
     output.line(f"{report.samples} samples: {report.hits} hit, {report.misses} miss, {report.failed} failed before")
@@ -286,6 +270,7 @@ def estimate(
     weights: Weights = None,
     layers: Layers = None,
     pool: Pool = None,
+    posterior: Posterior = None,
     size: Size = None,
     fit: Fit = None,
     frames: Frames = None,
@@ -302,21 +287,9 @@ def estimate(
     """Say how many bytes and how much time a build would take."""
     from .maintain.estimate import estimate as run_estimate
 
+    request = encoder_request(locals())
     set_up_logging(verbose=False)
     output = Output(json)
-    request = encoder_request(
-        encoder,
-        layers,
-        weights=weights,
-        pool=pool,
-        size=size,
-        fit=fit,
-        frames=frames,
-        fps=fps,
-        decoder=decoder,
-        compute_dtype=compute_dtype,
-        store_dtype=store_dtype,
-    )
     options = build_options(device=device, batch_size=batch_size, num_workers=workers, shard_mib=shard_mib)
     exists = cache is not None and Path(cache).exists()
     result = run_estimate(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from .builder.encoders import Encoders
     from .builder.request import BuildOptions, EncoderRequest
     from .cache import Cache
     from .store.storage import LocalStorage
@@ -24,7 +25,35 @@ Sources = Annotated[
 ]
 CacheDir = Annotated[str, typer.Option("--cache", metavar="DIR", help="The cache's folder.")]
 Encoder = Annotated[str, typer.Option(metavar="NAME|PATH.py:FACTORY", help="An installed encoder, or your own file.")]
-Weights = Annotated[str | None, typer.Option(metavar="FILE|DIR|random:SEED", help="Weights (safetensors).")]
+EncoderNames = Annotated[
+    list[str],
+    typer.Option(
+        "--encoder",
+        metavar="NAME|PATH.py:FACTORY",
+        help="An installed encoder, or your own file; repeat, and one decode feeds them all. What follows then holds "
+        "for all, or as NAME=VALUE for one.",
+    ),
+]
+Weights = Annotated[
+    str | None, typer.Option(metavar="DIR|HUB_ID|random:SEED", help="Weights (safetensors); the published by default.")
+]
+WeightsOfEach = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights", metavar="DIR|HUB_ID|random:SEED", help="Weights (safetensors); the published by default."
+    ),
+]
+PoolOfEach = Annotated[
+    list[str] | None,
+    typer.Option("--pool", metavar="cls|mean|tokens", help="Pooling over tokens or space."),
+]
+PosteriorOfEach = Annotated[
+    list[str] | None,
+    typer.Option("--posterior", metavar="mean|mean+logvar|sample:SEED", help="What is kept of a VAE's posterior."),
+]
+Posterior = Annotated[
+    str | None, typer.Option(metavar="mean|mean+logvar|sample:SEED", help="What is kept of a VAE's posterior.")
+]
 Layers = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Layers; repeat, or separate by commas.")]
 Pool = Annotated[str | None, typer.Option(metavar="cls|mean|tokens", help="Pooling over tokens or space.")]
 Size = Annotated[int | None, typer.Option(metavar="PX", help="Frame size; the encoder's own by default.")]
@@ -76,12 +105,45 @@ def open_damaged_at(path: str) -> LocalStorage:
         return LocalStorage(path)
 
 
-def encoder_request(encoder: str, layers: list[str] | None, **values: Any) -> EncoderRequest:
-    """What the encoder's options mean; layer globs may be separated by commas too."""
+_OF_ALL = ("size", "fit", "frames", "fps", "decoder", "compute_dtype", "store_dtype")
+
+
+def encoder_request(options: Mapping[str, Any]) -> EncoderRequest:
+    """What the options of one encoder mean, by their names; layer globs may be separated by commas too."""
     from .builder.request import EncoderRequest
 
-    globs = tuple(glob.strip() for text in layers or [] for glob in text.split(",") if glob.strip())
-    return EncoderRequest(encoder=encoder, layers=globs, **values)
+    values = {name: options[name] for name in ("encoder", "weights", "pool", "posterior", *_OF_ALL)}
+    return EncoderRequest(layers=_globs(options["layers"] or []), **values)
+
+
+def encoders_of(options: Mapping[str, Any]) -> Encoders:
+    """What the options of several encoders mean, by their names; `NAME=VALUE` is for the encoder NAME alone."""
+    from .builder.encoders import Encoders
+
+    encoders = tuple(options["encoder"])
+    layers = {name: _globs(texts) for name, texts in _by_encoder(options["layers"], encoders).items()}
+    single = {}
+    for option in ("weights", "pool", "posterior"):
+        given = _by_encoder(options[option], encoders)
+        for name, values in given.items():
+            if len(values) > 1:
+                raise typer.BadParameter(f"--{option} is given more than once for {name or 'all encoders'}: {values}")
+        single[option] = {name: values[0] for name, values in given.items()}
+    return Encoders(encoders=encoders, layers=layers, common={name: options[name] for name in _OF_ALL}, **single)
+
+
+def _by_encoder(texts: Sequence[str] | None, encoders: Sequence[str]) -> dict[str, list[str]]:
+    """What was given for each encoder, and under the empty name for all of them."""
+    found: dict[str, list[str]] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        for_one = bool(equals) and name in encoders
+        found.setdefault(name if for_one else "", []).append(value if for_one else text)
+    return found
+
+
+def _globs(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(glob.strip() for text in texts for glob in text.split(",") if glob.strip())
 
 
 def build_options(

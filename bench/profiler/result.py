@@ -123,6 +123,8 @@ class WhatIf:
     """For all samples of the source; None where nothing is stored."""
     command: str = ""
     """The command that applies it."""
+    apply: dict[str, int] = field(default_factory=dict)
+    """The same for programs: `workers` of the stage, or `batch_size`."""
     measured: Measured | None = None
     """What `--verify` measured."""
     not_measured: str = ""

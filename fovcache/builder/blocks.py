@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
@@ -23,17 +25,14 @@ from ..store.storage import LocalStorage
 from .downloads import Downloads
 from .encoding import BatchEncoder, EncodedBlock, encode_slot
 from .numerics import numerics_id
-from .reading import decode, fetch, read_item
+from .reading import decode_stage, fetch, fetch_stage, read_item
 from .request import BuildOptions, Resolved, pick_device
 from .tally import Tally
-from .units import Slot, Unit, Work, units_of
+from .units import Place, Slot, Unit, Work, units_of
 
 MAX_ROWS_PER_BLOCK = 65536
-MAX_FETCHED_BYTES = 256 << 20
-"""Samples that wait to be decoded take at most about this."""
 MAX_DECODED_BYTES = 1 << 30
 """Decoded samples that wait for the encoder take at most about this."""
-_FETCH_THREADS = 4
 _PROBED_SAMPLES = 64
 _ROWS_UNKNOWN = 1024
 """Samples in a block when none of the first _PROBED_SAMPLES can be read, so that their rows' size is unknown."""
@@ -62,7 +61,7 @@ class BlockRun:
         self._locations = locations
         self._downloads = downloads
         self._device = pick_device(options.device)
-        self._encoders: dict[tuple[str, ...], BatchEncoder] = {}
+        self._encoders: dict[str, BatchEncoder] = {}  # by recipe
         self._encoding = threading.RLock()  # the planner of samples that are found later asks for the size of a row
         self._shown_s = 0.0
         self._pipeline = Pipeline(self._stages())
@@ -78,57 +77,54 @@ class BlockRun:
         slot = self.slot_size(resolved)
         with self._encoding:
             encoder = self._encoder(resolved, features)
-            for key in keys[:_PROBED_SAMPLES]:
-                try:
-                    item = read_item(resolved.spec, self._locations[key])
-                except SampleError:
-                    continue
-                row_bytes = sum(row.nbytes // 2 for row in encoder.rows([item, item]).values())
-                rows = min(MAX_ROWS_PER_BLOCK, max(1, self._options.shard_bytes // row_bytes))
-                return max(slot, rows - rows % slot) if rows >= slot else rows
-        return slot * max(1, _ROWS_UNKNOWN // slot)
+            item = self._probe(resolved, keys)
+            if item is None:
+                return slot * max(1, _ROWS_UNKNOWN // slot)
+            row_bytes = sum(row.nbytes // 2 for row in encoder.rows([item, item]).values())
+        rows = min(MAX_ROWS_PER_BLOCK, max(1, self._options.shard_bytes // row_bytes))
+        return max(slot, rows - rows % slot) if rows >= slot else rows
 
-    def compute(self, works: Iterable[Work]) -> int:
-        """Compute and publish blocks in their order; how many samples got rows from us."""
-        num_rows = 0
+    def _probe(self, resolved: Resolved, keys: Sequence[str]) -> Item | None:
+        """An item to see the size of a row by; without decoding where all have one shape."""
+        shape = getattr(resolved.spec, "fixed_shape", None)
+        if shape is not None:
+            return resolved.spec.placeholder(shape)
+        for key in keys[:_PROBED_SAMPLES]:
+            with contextlib.suppress(SampleError):
+                return read_item(resolved.spec, self._locations[key])
+        return None
+
+    def compute(self, batches: Iterable[Sequence[Sequence[Work]]]) -> set[str]:
+        """Compute and publish blocks, each encoder's in their order; the samples that got rows from us.
+
+        A batch holds for each encoder its blocks; where they want the same samples, those are decoded once.
+        """
+        computed: set[str] = set()
         try:
-            for published in self._pipeline.run(self._units(works)):
-                num_rows += published
+            for published in self._pipeline.run(self._units(batches)):
+                computed.update(published)
         finally:
             fetched = self._downloads.stages if self._downloads is not None else ()
             self._tally.stages = (*fetched, *(stage for stage in self._pipeline.stats().stages if stage.n))
-        return num_rows
+        return computed
 
-    def _units(self, works: Iterable[Work]) -> Iterator[Unit]:
+    def _units(self, batches: Iterable[Sequence[Sequence[Work]]]) -> Iterator[Unit]:
+        for chains in batches:
+            yield from units_of([self._unfinished(works) for works in chains], self._locations)
+
+    def _unfinished(self, works: Iterable[Work]) -> Iterator[Work]:
+        """Asked of each block when its turn comes."""
         for work in works:
             if self._storage.exists(manifest_name(work.resolved.recipe.digest, work.block.id)):
                 self._done([self._locations[key] for key in work.block.keys])  # another builder was faster
-                continue
-            yield from units_of(work, self._locations)
+            else:
+                yield work
 
     def _stages(self) -> list[Stage]:
         threads = self._options.threads()
         return [
-            Stage(
-                id="fetch",
-                name="read and check",
-                resource="disk",
-                run=self._fetch,
-                num_workers=min(threads, _FETCH_THREADS),
-                max_queued=2 * _FETCH_THREADS,
-                size_of=lambda unit: unit.size_bytes,
-            ),
-            Stage(
-                id="decode",
-                name="decode",
-                resource="cpu",
-                run=decode,
-                num_workers=threads,
-                max_queued=4 * threads,
-                max_queued_bytes=MAX_FETCHED_BYTES,
-                size_of=lambda unit: unit.size_bytes,
-                timeout_s=self._options.watchdog_s,
-            ),
+            fetch_stage(threads, self._fetch),
+            decode_stage(threads, self._options.watchdog_s),
             Stage(
                 id="encode",
                 name="encode",
@@ -159,23 +155,22 @@ class BlockRun:
             self._downloads.done(locations)
 
     def _slots(self, units: Iterator[Unit | Failed]) -> Iterator[Slot]:
-        """Batches of decoded samples; what failed keeps its place."""
-        slot: Slot | None = None
+        """Batches of decoded samples, of one encoder each; what failed keeps its place."""
+        filling: dict[Place, Slot] = {}
         for outcome in units:
             if isinstance(outcome, Failed):
                 unit: Unit = outcome.item  # a thread that was left behind may still write into it
-                items: Sequence[Item | SampleError] = [outcome.error] * len(unit.keys)
+                items: Sequence[Sequence[Item | SampleError]] = [[outcome.error] * len(unit.keys)] * len(unit.places)
             else:
                 unit, items = outcome, outcome.items
-            self._done(unit.locations)
-            if slot is None:
-                slot = Slot(work=unit.work)
-            slot.keys += unit.keys
-            slot.items += items
-            size = unit.work.slot_size
-            if len(slot.keys) == min(size, len(unit.work.block.keys) - unit.slot * size):
-                yield slot
-                slot = None
+            for place, own in zip(unit.places, items, strict=True):
+                self._done(unit.locations)  # it was asked for once for each encoder
+                slot = filling.setdefault(place, Slot(work=place.work))
+                slot.keys += unit.keys
+                slot.items += own
+                if len(slot.keys) == place.num_samples:
+                    yield filling.pop(place)
+            del outcome, unit, items, own
 
     def _encode(self, slot: Slot) -> EncodedBlock:
         with self._encoding:
@@ -193,7 +188,7 @@ class BlockRun:
         self._shown_s = now
         return " · ".join(f"{stage.id} {stage.busy_share:.0%}" for stage in self._pipeline.stats().stages)
 
-    def _publish(self, encoded: EncodedBlock) -> int:
+    def _publish(self, encoded: EncodedBlock) -> list[str]:
         work, recipe = encoded.work, encoded.work.resolved.recipe.digest
         shards = _write_groups(self._storage, recipe, work.block.id, encoded)
         manifest = Manifest(
@@ -206,9 +201,9 @@ class BlockRun:
             provenance=self._provenance(work),
         )
         if not publish_manifest(self._storage, manifest):
-            return 0
+            return []
         self._tally.bytes_written += sum(shard.size_bytes for shard in shards)
-        return sum(shard.num_rows for shard in shards)
+        return [key for group in encoded.groups.values() for key in group.keys]
 
     def _provenance(self, work: Work) -> Document:
         """What computes, for which dataset, and how to ask for the same again."""
@@ -222,19 +217,21 @@ class BlockRun:
         }
 
     def _encoder(self, resolved: Resolved, digests: tuple[str, ...]) -> BatchEncoder:
-        if digests not in self._encoders:
-            self._close_encoders()  # one set of taps on the module at a time
-            features = [feature for feature in resolved.features if feature.digest in digests]
+        recipe = resolved.recipe.digest
+        encoder = self._encoders.get(recipe)
+        if encoder is None or {feature.digest for feature in encoder.features} != set(digests):
+            if encoder is not None:
+                encoder.close()  # one set of taps on the module at a time
             with self._tally.loading():
-                self._encoders[digests] = BatchEncoder(
+                self._encoders[recipe] = encoder = BatchEncoder(
                     resolved.extractor,
                     resolved.spec,
-                    features,
+                    [feature for feature in resolved.features if feature.digest in digests],
                     device=self._device,
                     compute_dtype=resolved.request.compute_dtype,
                     batch_size=self.slot_size(resolved),
                 )
-        return self._encoders[digests]
+        return encoder
 
     def _close_encoders(self) -> None:
         for encoder in self._encoders.values():
@@ -248,18 +245,20 @@ class BlockRun:
 
 
 def _blocks(slots: Iterator[EncodedBlock]) -> Iterator[EncodedBlock]:
-    """Whole blocks, made of their slots."""
-    block: EncodedBlock | None = None
-    num_slots = 0
+    """Whole blocks, made of their slots; those of several encoders come in turn."""
+    blocks: dict[Work, EncodedBlock] = {}
+    num_slots: Counter[Work] = Counter()
     for encoded in slots:
-        if block is None:
-            block = encoded
+        work = encoded.work
+        if work in blocks:
+            blocks[work].add(encoded)
         else:
-            block.add(encoded)
-        num_slots += 1
-        if num_slots == block.work.num_slots:
-            yield block
-            block, num_slots = None, 0
+            blocks[work] = encoded
+        num_slots[work] += 1
+        if num_slots[work] == work.num_slots:
+            yield blocks.pop(work)
+            del num_slots[work]
+        del encoded
 
 
 def _write_groups(storage: LocalStorage, recipe: str, block: str, encoded: EncodedBlock) -> tuple[Shard, ...]:

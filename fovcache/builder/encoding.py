@@ -104,8 +104,16 @@ class BatchEncoder:
         return self.batch_size
 
     def _forward(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        outputs = self._session.encode(self._spec.collate(items, self._device))
+        outputs = self.encode(self.copy(items))
         return {feature.digest: self._row(feature, outputs[feature.layer], items) for feature in self.features}
+
+    def copy(self, items: Sequence[Item]) -> torch.Tensor:
+        """Items of equal shape as one batch on the device."""
+        return self._spec.collate(items).to(self._device)
+
+    def encode(self, batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """`{layer: [rows, …]}` of a copied batch, unpooled, on the device."""
+        return self._session.encode(self._spec.prepare(batch))
 
     def _row(self, feature: Feature, output: torch.Tensor, items: Sequence[Item]) -> torch.Tensor:
         pooled = pool(output, feature.pool, self._extractor.tokens, feature.layer)

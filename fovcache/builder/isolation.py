@@ -6,27 +6,30 @@ import contextlib
 import functools
 from dataclasses import replace
 
+from ..decode.clip import BACKENDS
 from ..errors import UsageError
 from ..extract.clips import ClipInput
-from ..extract.extractor import InputSpec
 from ..extract.frames import FrameInput
-from .request import BuildOptions, Resolution
+from .request import BuildOptions, Resolution, Resolved
 
 
-def isolated(resolution: Resolution, options: BuildOptions, stack: contextlib.ExitStack) -> Resolution:
+def isolated(
+    resolutions: tuple[Resolution, ...], options: BuildOptions, stack: contextlib.ExitStack
+) -> tuple[Resolution, ...]:
     """The same, decoding in processes of its own until `stack` is closed, if the options ask for it."""
     if not options.isolate_decode:
-        return resolution
+        return resolutions
     from ..decode.isolate import IsolatedDecoder
 
     decoder = IsolatedDecoder(num_workers=options.threads(), timeout_s=options.decode_timeout_s)
     stack.callback(decoder.close)
+    decoders = {name: functools.partial(decoder.decode, backend=name) for name in ("pillow", *BACKENDS)}
 
-    def moved(spec: InputSpec) -> InputSpec:
+    def moved(resolved: Resolved) -> Resolved:
+        spec = resolved.spec
         if not isinstance(spec, FrameInput):
-            raise UsageError(f"--isolate-decode is for frames, and this encoder reads {spec.kind}")
+            raise UsageError(f"--isolate-decode is for frames, and {resolved.extractor.name} reads {spec.kind}")
         backend = spec.backend if isinstance(spec, ClipInput) else "pillow"
-        return replace(spec, decode=functools.partial(decoder.decode, backend=backend))
+        return replace(resolved, spec=replace(spec, decode=decoders[backend]))
 
-    each = tuple(replace(resolved, spec=moved(resolved.spec)) for resolved in resolution.each)
-    return replace(resolution, each=each)
+    return tuple(replace(resolution, each=tuple(map(moved, resolution.each))) for resolution in resolutions)

@@ -2,34 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from ..decode.sampling import WHOLE
 from ..decode.video_file import VideoSource
 from ..errors import SampleError
 from ..extract.extractor import InputSpec, Item, WindowedInputSpec
+from ..extract.together import read_together, read_windows_together
 from ..keys.digest import bytes_digest
+from ..pipeline.stage import Stage
 from ..sources.sample import Location
 from .units import Unit
+
+MAX_FETCHED_BYTES = 256 << 20
+"""Samples that wait to be decoded take at most about this."""
+_FETCH_THREADS = 4
+
+
+def fetch_stage(threads: int, run: Callable[[Unit], Unit]) -> Stage:
+    """The stage that brings a unit's bytes, by `fetch` and what must be done before it."""
+    return Stage(
+        id="fetch",
+        name="read and check",
+        resource="disk",
+        run=run,
+        num_workers=min(threads, _FETCH_THREADS),
+        max_queued=2 * _FETCH_THREADS,
+        size_of=lambda unit: unit.size_bytes,
+    )
+
+
+def decode_stage(threads: int, timeout_s: float) -> Stage:
+    """The stage that decodes units."""
+    return Stage(
+        id="decode",
+        name="decode",
+        resource="cpu",
+        run=decode,
+        num_workers=threads,
+        max_queued=4 * threads,
+        max_queued_bytes=MAX_FETCHED_BYTES,
+        size_of=lambda unit: unit.size_bytes,
+        timeout_s=timeout_s,
+    )
 
 
 def fetch(unit: Unit) -> Unit:
     """Read a unit's bytes, or check its file, against the content that the samples are known by. Raises SampleError."""
-    unit.data = _checked_bytes(unit.work.resolved.spec, unit.location)
+    unit.data = _checked_bytes(unit.specs[0], unit.location)
     return unit
 
 
 def decode(unit: Unit) -> Unit:
-    """Fill in a unit's items, with a SampleError for what cannot be decoded."""
+    """Fill in a unit's items, with a SampleError for what cannot be decoded. Each frame is decoded once."""
     data, unit.data = unit.data, None
     try:
-        unit.items = _items(unit.work.resolved.spec, unit.locations, data)
+        unit.items = _items(unit.specs, unit.locations, data)
     except SampleError as error:
-        unit.items = [error] * len(unit.keys)
+        unit.items = [[error] * len(unit.locations)] * len(unit.specs)
     return unit
 
 
 def read_item(spec: InputSpec, location: Location) -> Item:
     """One sample's input, read now. Raises SampleError."""
-    (item,) = _items(spec, (location,), _checked_bytes(spec, location))
+    ((item,),) = _items((spec,), (location,), _checked_bytes(spec, location))
     if isinstance(item, SampleError):
         raise item
     return item
@@ -48,19 +84,18 @@ def _checked_bytes(spec: InputSpec, location: Location) -> bytes | None:
     return data
 
 
-def _items(spec: InputSpec, locations: tuple[Location, ...], data: bytes | None) -> list[Item | SampleError]:
+def _items(
+    specs: Sequence[InputSpec], locations: Sequence[Location], data: bytes | None
+) -> list[list[Item | SampleError]]:
+    """For each input one item for each location, all in the same file."""
     first = locations[0]
-    if isinstance(spec, WindowedInputSpec):
+    if data is None:
         source = VideoSource(path=first.place.path, offset=first.offset, size=first.size)
-        return list(spec.read_windows(source, [location.window for location in locations]))
-    assert data is not None
-    item = None
-    items: list[Item | SampleError] = []
-    for location in locations:
-        if location.window != WHOLE:
-            reason = f"a window from {location.window.start_s} s of what has no time"
-            items.append(SampleError("decode", reason, permanent=True))
-            continue
-        item = spec.read(data, first.name) if item is None else item
-        items.append(item)
-    return items
+        return read_windows_together(specs, source, [location.window for location in locations])
+    whole = read_together(specs, data, first.name)
+    return [[item if each.window == WHOLE else _no_time(each) for each in locations] for item in whole]
+
+
+def _no_time(location: Location) -> SampleError:
+    reason = f"a window from {location.window.start_s} s of what has no time"
+    return SampleError("decode", reason, permanent=True)

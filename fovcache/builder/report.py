@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from ..keys.recipe import Feature
+from ..sources.scan import Scan
+from ..store.manifest import Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +52,7 @@ class BuildReport:
     recipes: tuple[str, ...]
     """Digests."""
     features: tuple[dict[str, Any], ...]
-    """`{digest, layer, pool, dtype}` of each feature asked for."""
+    """`{digest, encoder, layer, pool, dtype}` of each feature asked for."""
     stages: tuple[dict[str, Any], ...]
     """`{id, resource, n, total_s}`: busy seconds, added over threads."""
     failures: tuple[SampleFailure, ...]
@@ -65,3 +70,26 @@ class BuildReport:
     def document(self) -> dict[str, Any]:
         """As `--json` writes it."""
         return asdict(self)
+
+
+def sample_failures(scan: Scan, failed: Mapping[str, Failure]) -> tuple[SampleFailure, ...]:
+    """What could not be read, and the samples that failed, by key."""
+    return tuple(
+        SampleFailure(uri=item.uri, stage="fetch", reason=item.reason, permanent=item.permanent)
+        for item in scan.unreadable
+    ) + tuple(
+        SampleFailure(uri=sample.uri, stage=failure.stage, reason=failure.reason, permanent=failure.permanent)
+        for sample in scan.samples
+        if (failure := failed.get(sample.key)) is not None
+    )
+
+
+def feature_row(feature: Feature, encoder: str) -> dict[str, str]:
+    """A feature as reports list it."""
+    return {
+        "digest": feature.digest,
+        "encoder": encoder,
+        "layer": feature.layer,
+        "pool": feature.pool,
+        "dtype": feature.dtype,
+    }

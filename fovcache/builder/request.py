@@ -53,6 +53,8 @@ class EncoderRequest:
     """Frames a second of a clip instead; None for a fixed number."""
     decoder: str = "pyav"
     """What decodes videos: `pyav` or `ffmpeg`."""
+    posterior: str | None = None
+    """Of a VAE: `mean`, `mean+logvar` or `sample:SEED`; None for the mean."""
     compute_dtype: str = "float32"
     """float32, bfloat16 or float16 (or fp32, bf16, fp16)."""
     store_dtype: str = "bf16"
@@ -85,9 +87,14 @@ class EncoderRequest:
             "frames": self.frames,
             "fps": self.fps,
             "decoder": self.decoder,
+            "posterior": self.posterior,
             "compute_dtype": self.compute_dtype,
             "store_dtype": self.store_dtype,
         }
+
+    def resolve(self, limits: Limits | None = None) -> tuple[Resolution, ...]:
+        """As `Encoders.resolve`, of this one encoder."""
+        return (resolve(self, limits),)
 
     @classmethod
     def from_document(cls, document: Document) -> EncoderRequest:
@@ -198,22 +205,40 @@ class Resolution:
         return next((resolved for resolved in self.each if resolved.recipe.digest == recipe), None)
 
 
-def resolve(request: EncoderRequest, limits: Limits | None = None) -> Resolution:
-    """Find the encoder, its layers and its keys. Runs no forward pass. Raises EncoderError and its kin."""
-    extractor = resolve_extractor(request.encoder, request.weights)
+def resolve(request: EncoderRequest, limits: Limits | None = None, extractor: Extractor | None = None) -> Resolution:
+    """Find the encoder, unless it is given, its layers and its keys. Runs no forward pass.
+
+    Raises EncoderError and its kin.
+    """
+    extractor = _with_posterior(extractor or resolve_extractor(request.encoder, request.weights), request.posterior)
     layers = select_layers(request.layers, extractor.layers()) if request.layers else extractor.default_layers()
-    pool = request.pool or default_pooling(extractor.tokens)
+    pool = request.pool or getattr(extractor, "default_pool", None) or default_pooling(extractor.tokens)
     if pool == "cls" and not extractor.tokens.has_class_token:
         raise EncoderError(f"pooling 'cls' needs a class token, and {extractor.name} has none; use mean or tokens")
     identity = extractor.identity()
     each = []
     for spec in _input_specs(extractor.input, request, limits):
-        recipe = Recipe(input=spec.document(), extractor=identity, compute_dtype=request.compute_dtype)
+        recipe = Recipe(
+            input=spec.document(),
+            extractor=identity,
+            compute_dtype=request.compute_dtype,
+            posterior=getattr(extractor, "posterior", None),
+        )
         features = tuple(
             Feature(recipe=recipe.digest, layer=layer, pool=pool, dtype=request.store_dtype) for layer in layers
         )
         each.append(Resolved(request=request, extractor=extractor, spec=spec, recipe=recipe, features=features))
     return Resolution(extractor=extractor, each=tuple(each))
+
+
+def _with_posterior(extractor: Extractor, posterior: str | None) -> Extractor:
+    if posterior is None:
+        return extractor
+    change = getattr(extractor, "with_posterior", None)
+    if change is None:
+        raise UsageError(f"a posterior is a VAE's, and {extractor.name} is none; leave --posterior out")
+    changed: Extractor = change(posterior)
+    return changed
 
 
 def recorded_limits(provenance: Mapping[str, Any]) -> Limits:

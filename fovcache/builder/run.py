@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import EnvironmentFailure
 from ..extract.clips import ClipInput
-from ..keys.recipe import Feature
 from ..sources.sample import Location, Sample
 from ..sources.scan import Found, Scan
 from ..store.dataset import Dataset, publish_dataset
@@ -25,12 +24,13 @@ from ..store.marker import ensure_marker
 from ..store.refs import check_dataset_name, publish_ref, read_refs
 from ..store.storage import LocalStorage
 from .downloads import Downloads
+from .encoders import Encoders
 from .finding import by_kind, find_samples
 from .isolation import isolated
 from .plan import Block, Plan, Want, make_plans, open_plans, publish_plan, unfinished
 from .progress import OnProgress, silent
-from .report import BuildReport, SampleFailure
-from .request import BuildOptions, EncoderRequest, Resolution, Resolved, dataset_name_of, resolve
+from .report import BuildReport, feature_row, sample_failures
+from .request import BuildOptions, EncoderRequest, Resolution, Resolved, dataset_name_of
 from .tally import Tally
 from .units import Work
 from .wants import Standing, stand
@@ -44,16 +44,16 @@ logger = logging.getLogger(__name__)
 def run_build(
     storage: LocalStorage,
     sources: Sequence[str],
-    request: EncoderRequest,
+    encoders: EncoderRequest | Encoders,
     options: BuildOptions,
     on_progress: OnProgress = silent,
 ) -> BuildReport:
-    """Compute what the cache lacks of the features asked for, and name the dataset.
+    """Compute what the cache lacks of the features asked for, every sample decoded once, and name the dataset.
 
     Raises UsageError and its kin for what cannot be done as asked, EnvironmentFailure when the machine fails;
     the cache is valid whatever happens. An error in one sample is a row of the report.
     """
-    return _Build(storage, request, options, on_progress).run(sources)
+    return _Build(storage, options, on_progress).run(sources, encoders)
 
 
 def recompute(
@@ -73,21 +73,18 @@ def recompute(
     This is how `repair` brings blocks back. `only` are the ids of the blocks to compute; None for all.
     `downloads` bring what lies at URLs.
     """
-    build = _Build(storage, resolved.request, options, on_progress)
+    build = _Build(storage, options, on_progress)
     build.sources = [spec.absolute for spec in scan.sources]
     build.locations = scan.locations
     build._downloads = downloads
     with build.at_work((resolved,)):
         build.open_indexes((resolved,))
-        return build.compute(lambda: iter([build.plan_again(resolved, keys, dataset, only)]))
+        return len(build.compute(lambda: iter([[build.plan_again(resolved, keys, dataset, only)]])))
 
 
 class _Build:
-    def __init__(
-        self, storage: LocalStorage, request: EncoderRequest, options: BuildOptions, on_progress: OnProgress
-    ) -> None:
+    def __init__(self, storage: LocalStorage, options: BuildOptions, on_progress: OnProgress) -> None:
         self.storage = storage
-        self.request = request
         self.options = options
         self.tally = Tally(on_progress)
         self.sources: list[str] = []
@@ -100,25 +97,29 @@ class _Build:
         self._planned: set[tuple[str, str]] = set()
         self._dataset: tuple[Dataset, str] | None = None
 
-    def run(self, sources: Sequence[str]) -> BuildReport:
+    def run(self, sources: Sequence[str], encoders: EncoderRequest | Encoders) -> BuildReport:
         started = time.perf_counter()
         if self.options.dataset is not None:
             check_dataset_name(self.options.dataset)
         with contextlib.ExitStack() as stack:
             with self.tally.loading():
-                resolution = isolated(resolve(self.request, self.options.limits), self.options, stack)
+                resolutions = isolated(encoders.resolve(self.options.limits), self.options, stack)
+            suffixes = resolutions[0].suffixes
+            each = [resolved for resolution in resolutions for resolved in resolution.each]
             ensure_marker(self.storage)
-            scan = self._scan(sources, resolution, stack)
+            scan = self._scan(sources, suffixes, stack)
             self.sources = [spec.absolute for spec in scan.sources]
-            with self.at_work(resolution.each):
-                self.open_indexes(resolution.each)
-                num_computed = self.compute(lambda: self._batches(scan, resolution))
+            with self.at_work(each):
+                self.open_indexes(each)
+                computed = self.compute(lambda: self._batches(scan, resolutions))
                 for recipe in {recipe for recipe, _ in self._planned}:
                     self.indexes[recipe] = open_index(self.storage, recipe, save=True)
-                used = self._used(scan, resolution)
+                used = [resolved for resolution in resolutions for resolved in _used(scan, resolution)]
                 self._warn_of_samples(scan, used)
-                failures = self._failures(scan, resolution)
-                digest, name = self._publish_dataset(scan, resolution.suffixes)
+                failed = self._failed(scan, resolutions)
+                failures = sample_failures(scan, failed)
+                digest, name = self._publish_dataset(scan, suffixes)
+        num_computed = len(computed - failed.keys())
         seconds = time.perf_counter() - started - self.tally.load_s
         num_samples = len(scan.samples) + len(scan.unreadable)
         return BuildReport(
@@ -133,18 +134,20 @@ class _Build:
             dataset=digest,
             dataset_name=name,
             recipes=tuple(resolved.recipe.digest for resolved in used),
-            features=tuple(_feature_row(feature) for resolved in used for feature in resolved.features),
+            features=tuple(
+                feature_row(feature, resolved.extractor.name) for resolved in used for feature in resolved.features
+            ),
             stages=tuple(stage.document() for stage in self.tally.stages),
             failures=failures,
             batch_size=self.tally.batch_size,
             warnings=tuple(self.tally.warnings),
         )
 
-    def _scan(self, sources: Sequence[str], resolution: Resolution, stack: contextlib.ExitStack) -> Scan:
+    def _scan(self, sources: Sequence[str], suffixes: frozenset[str], stack: contextlib.ExitStack) -> Scan:
         """Hash the local files, and ask the servers of what is remembered of URLs."""
         scan, self._downloads = find_samples(
             sources,
-            resolution.suffixes,
+            suffixes,
             self.options,
             stack,
             storage=self.storage,
@@ -156,7 +159,7 @@ class _Build:
         return scan
 
     def _warn_of_samples(self, scan: Scan, used: Sequence[Resolved]) -> None:
-        options = {"--frames": self.request.frames, "--fps": self.request.fps}
+        options = {"--frames": used[0].request.frames, "--fps": used[0].request.fps}
         ignored = [name for name, value in options.items() if value is not None]
         if ignored and not any(isinstance(resolved.spec, ClipInput) for resolved in used):
             self.tally.warn(f"{' and '.join(ignored)} says nothing of still images, and the sources hold no video")
@@ -193,33 +196,34 @@ class _Build:
                 logger.info("no lease is held: %s", error)
             yield
 
-    def _batches(self, scan: Scan, resolution: Resolution) -> Iterator[list[Work]]:
-        """Work on the samples that are here, then on those that are downloaded, wave by wave."""
+    def _batches(self, scan: Scan, resolutions: Sequence[Resolution]) -> Iterator[list[list[Work]]]:
+        """Work on the samples that are here, then on those that are downloaded, wave by wave: a list an encoder."""
         remote = scan.remote
         local = (
             scan.found_at(place for place in scan.places.values() if not place.is_remote) if remote else scan.found()
         )
         dataset = None if remote else self._dataset_of(scan)[1]
         self.locations |= local.locations
-        yield self._plan_found(local, resolution, dataset)
+        yield [self._plan_found(local, resolution, dataset) for resolution in resolutions]
         if not remote:
             return
         assert self._downloads is not None
-        needed = self._places_lacking_features(scan, resolution)
+        needed = self._places_lacking_features(scan, resolutions)
         for wave in self._downloads.waves(remote, lambda place: place.where in needed):
             found = scan.found_at(wave)
             here = {key: location for key, location in found.locations.items() if location.place.path}
             new = {key: location for key, location in here.items() if key not in self.locations}
             self.locations |= new
-            works = self._plan_found(replace(found, locations=new), resolution, None)
-            self._downloads.need([self.locations[key] for work in works for key in work.block.keys])
+            chains = [self._plan_found(replace(found, locations=new), resolution, None) for resolution in resolutions]
+            self._downloads.need([self.locations[key] for works in chains for work in works for key in work.block.keys])
             self._downloads.release_unneeded(wave)
-            yield works
+            yield chains
 
-    def _places_lacking_features(self, scan: Scan, resolution: Resolution) -> set[str]:
+    def _places_lacking_features(self, scan: Scan, resolutions: Sequence[Resolution]) -> set[str]:
         """URLs that are known, unchanged, and hold samples to compute."""
         return {
             scan.locations[want.key].place.where
+            for resolution in resolutions
             for resolved, keys in by_kind(scan.found(), resolution)
             for want in self._stand(resolved, keys, retry_failed=self.options.retry_failed).wants
         }
@@ -238,14 +242,14 @@ class _Build:
             self._downloads.need([self.locations[key] for work in works for key in work.block.keys])
         return works
 
-    def compute(self, batches: Callable[[], Iterator[list[Work]]]) -> int:
-        """Compute what batches of work hold; how many samples now have rows. The first is planned before all else."""
+    def compute(self, batches: Callable[[], Iterator[list[list[Work]]]]) -> set[str]:
+        """Compute what batches of work hold; the samples that now have rows. The first is planned before all else."""
         planned = batches()
         try:
             first = next(planned)
-            if not first and self._downloads is None:
-                return 0
-            return self._runner().compute(itertools.chain(first, itertools.chain.from_iterable(planned)))
+            if not any(first) and self._downloads is None:
+                return set()
+            return self._runner().compute(itertools.chain([first], planned))
         finally:
             if self._run is not None:
                 self._run.close()
@@ -337,10 +341,12 @@ class _Build:
                 )
                 return
 
-    def _failures(self, scan: Scan, resolution: Resolution) -> tuple[SampleFailure, ...]:
-        """Every sample without all its features: those that failed now or before, and what could not be read."""
-        recorded: dict[str, Failure] = {}
-        for resolved, keys in by_kind(scan.found(), resolution):
+    def _failed(self, scan: Scan, resolutions: Sequence[Resolution]) -> dict[str, Failure]:
+        """Every sample without all its features, by key, with why: the first encoder's reason that there is."""
+        failed: dict[str, Failure] = {}
+        kinds = (kind for resolution in resolutions for kind in by_kind(scan.found(), resolution))
+        for resolved, keys in kinds:
+            recorded: dict[str, Failure] = {}
             standing = self._stand(resolved, keys, retry_failed=False)
             wanted = {want.key for want in standing.wants}
             recorded |= {
@@ -350,18 +356,8 @@ class _Build:
             manifests = self.indexes[resolved.recipe.digest].manifests
             for manifest in sorted(manifests, key=lambda manifest: manifest.attempt) if wanted else ():
                 recorded |= {failure.key: failure for failure in manifest.failures if failure.key in wanted}
-        return tuple(
-            SampleFailure(uri=item.uri, stage="fetch", reason=item.reason, permanent=item.permanent)
-            for item in scan.unreadable
-        ) + tuple(
-            SampleFailure(uri=sample.uri, stage=failure.stage, reason=failure.reason, permanent=failure.permanent)
-            for sample in scan.samples
-            if (failure := recorded.get(sample.key)) is not None
-        )
-
-    def _used(self, scan: Scan, resolution: Resolution) -> list[Resolved]:
-        """The recipes that the samples have, or the first where there is no sample."""
-        return [resolved for resolved, _ in by_kind(scan.found(), resolution)] or [resolution.each[0]]
+            failed = recorded | failed
+        return failed
 
     def _dataset_of(self, scan: Scan) -> tuple[Dataset, str]:
         """What a scan holds, once all of it is known, and its digest: made once."""
@@ -382,8 +378,9 @@ class _Build:
         return digest, name
 
 
-def _feature_row(feature: Feature) -> dict[str, str]:
-    return {"digest": feature.digest, "layer": feature.layer, "pool": feature.pool, "dtype": feature.dtype}
+def _used(scan: Scan, resolution: Resolution) -> list[Resolved]:
+    """The recipes that the samples have, or the first where there is no sample."""
+    return [resolved for resolved, _ in by_kind(scan.found(), resolution)] or [resolution.each[0]]
 
 
 def _keys_in_several_splits(samples: Sequence[Sample]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,16 +13,62 @@ if TYPE_CHECKING:
     from av import VideoFrame
 
 FITS = ("crop", "squash", "pad")
+INTERPOLATIONS = ("bicubic", "bilinear")
 MAX_SIZE = 8192
 """Pixels of a side of scaled frames."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """What frames are brought to, once they are upright."""
+
+    size: int | None = None
+    """Height and width in pixels; None keeps native pixels."""
+    fit: str = "crop"
+    """`crop`: shorter side to `size`, centre crop; `squash`: both sides; `pad`: longer side, black borders."""
+    short_side: int | None = None
+    """With `crop`: the shorter side is brought to this, in pixels, then the centre of `size` is cut out; None for
+    `size`. Both sides are rounded down, as Hugging Face's processors do."""
+    interpolation: str = "bicubic"
+    """`bicubic` or `bilinear`, both with a filter that grows where frames shrink."""
+
+    def __post_init__(self) -> None:
+        if self.fit not in FITS:
+            raise UsageError(f"fit {self.fit!r} is not one of {', '.join(FITS)}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise UsageError(f"interpolation {self.interpolation!r} is not one of {', '.join(INTERPOLATIONS)}")
+        if self.size is not None and not 1 <= self.size <= MAX_SIZE:
+            raise UsageError(f"size is {self.size}; expected 1 to {MAX_SIZE} pixels")
+        if self.short_side is None:
+            return
+        if self.size is None or self.fit != "crop":
+            raise UsageError(f"short_side {self.short_side} goes with a size and fit 'crop', not {self.fit!r}")
+        if not self.size <= self.short_side <= MAX_SIZE:
+            raise UsageError(f"short_side is {self.short_side}; expected {self.size} (the size) to {MAX_SIZE} pixels")
+
+    def scaled(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
+        """Both sides after scaling, before what is cropped off or padded. Raises SampleError for too many pixels."""
+        size = self.short_side or self.size
+        if size is None:
+            return width, height
+        if self.fit == "squash":
+            return size, size
+        side = (min if self.fit == "crop" else max)(width, height)
+        if self.short_side is None:
+            scaled = tuple(max(1, (2 * length * size + side) // (2 * side)) for length in (width, height))
+        else:
+            scaled = tuple(length * size // side for length in (width, height))
+        if scaled[0] * scaled[1] > max_pixels:
+            reason = f"{width}×{height} scaled to {scaled[0]}×{scaled[1]} is over the limit of {max_pixels} pixels"
+            raise SampleError("decode", reason, permanent=True)
+        return scaled[0], scaled[1]
+
+
+NATIVE = Geometry()
+
+
 def check_geometry(size: int | None, fit: str) -> None:
-    """Raise UsageError for a size or a fit that frames cannot be brought to."""
-    if fit not in FITS:
-        raise UsageError(f"fit {fit!r} is not one of {', '.join(FITS)}")
-    if size is not None and not 1 <= size <= MAX_SIZE:
-        raise UsageError(f"size is {size}; expected 1 to {MAX_SIZE} pixels")
+    Geometry(size=size, fit=fit)
 
 
 class FrameConverter:

@@ -50,9 +50,14 @@ class ClipInput(FrameInput):
         """The frames of a clip."""
         return self.sampling.num_frames or Sampling().num_frames or 1
 
+    @property
+    def fixed_shape(self) -> tuple[int, ...] | None:
+        """[frames, size, size, 3]; None where either depends on the video."""
+        frames = self.sampling.num_frames
+        return None if self.size is None or frames is None else (frames, self.size, self.size, 3)
+
     def document(self) -> Document:
         """Clip, geometry, decoder and preprocessing, for the recipe."""
-        sized = self.size is not None
         rate = {} if self.sampling.fps is None else {"fps": self.sampling.fps}
         return {
             "kind": self.kind,
@@ -60,9 +65,8 @@ class ClipInput(FrameInput):
                 "frames": self.sampling.num_frames,
                 "sampling": self.sampling.rule,
                 **rate,
-                "size": self.size,
-                "fit": self.fit if sized else None,
-                "interpolation": "swscale bicubic" if sized else "swscale default",
+                **self._size_and_fit(),
+                "interpolation": f"swscale {self.interpolation}" if self.size is not None else "swscale default",
                 "color": {"space": "RGB", "matrix": "swscale's for the stream", "range": "full"},
                 "rotation": "upright",
                 "decoder": {"name": self.backend, "device": "cpu"},

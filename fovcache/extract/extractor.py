@@ -57,11 +57,17 @@ class InputSpec(Protocol):
     def shape(self, item: Item) -> tuple[int, ...]:
         """Samples of equal shape can share a batch."""
 
+    # It may also have `fixed_shape: tuple[int, ...] | None`, the shape of every item where it is known before any is
+    # read.
+
     def placeholder(self, shape: tuple[int, ...]) -> Item:
         """An item of a given shape that stands in a batch for a sample that failed."""
 
-    def collate(self, items: Sequence[Item], device: torch.device) -> torch.Tensor:
-        """Items of equal shape as one batch on `device`, `[rows of all items, …]`."""
+    def collate(self, items: Sequence[Item]) -> torch.Tensor:
+        """Items of equal shape as one batch in host memory, `[rows of all items, …]`, as small as it can be copied."""
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        """What `Session.encode` takes, of a collated batch: on the device that the batch is on, with as many rows."""
 
 
 @runtime_checkable
@@ -92,7 +98,7 @@ class Session(Protocol):
     """An extractor loaded on a device, ready to compute some of its layers."""
 
     def encode(self, batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """`{layer: [rows, …]}` of one collated batch, on the device, unpooled."""
+        """`{layer: [rows, …]}` of one collated and prepared batch, on the device, unpooled."""
 
 
 class Extractor(Protocol):
@@ -109,6 +115,9 @@ class Extractor(Protocol):
     @property
     def tokens(self) -> TokenLayout:
         """The layout of its sequence outputs."""
+
+    # An extractor may also have `default_pool: str`, where `cls` or else `mean` is not what people want of it; and, if
+    # it gives a distribution, `posterior: Document` for the recipe and `with_posterior(text) -> Extractor`.
 
     def identity(self) -> Document:
         """What it is: source or architecture, weights. Runs no forward pass. Raises FingerprintError."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..decode.geometry import FITS
+from ..decode.geometry import NATIVE, Geometry
 from ..decode.sampling import WHOLE, Sampling
 from ..decode.stills import STILL_SUFFIXES, decode_still, still_decoder
 from ..decode.video_file import VideoSource
-from ..errors import EncoderError, SampleError
+from ..errors import EncoderError, SampleError, UsageError
 from ..keys.digest import Document
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class FrameInput:
     """Height and width in pixels after resizing; None keeps native pixels."""
     fit: str = "crop"
     """`crop`: shorter side to `size`, centre crop; `squash`: both sides; `pad`: longer side, black borders."""
+    short_side: int | None = None
+    """With `crop`: the shorter side is brought to this, then the centre of `size` is cut out; None for `size`."""
+    interpolation: str = "bicubic"
+    """`bicubic` or `bilinear`, both antialiased."""
     mean: tuple[float, float, float] | None = None
     """Subtracted from RGB in [0, 1], or None."""
     std: tuple[float, float, float] | None = None
@@ -39,10 +43,10 @@ class FrameInput:
     """Decodes elsewhere (in processes that can be killed) what would be decoded here: the same pixels."""
 
     def __post_init__(self) -> None:
-        if self.size is not None and not 1 <= self.size <= 16384:
-            raise EncoderError(f"frame size {self.size} px is out of range; expected 1 to 16384")
-        if self.fit not in FITS:
-            raise EncoderError(f"fit {self.fit!r} is not one of {', '.join(FITS)}")
+        try:
+            Geometry(size=self.size, fit=self.fit, short_side=self.short_side, interpolation=self.interpolation)
+        except UsageError as error:
+            raise EncoderError(str(error)) from None
         if self.std is not None and not all(value > 0 for value in self.std):
             raise EncoderError(f"image_std {self.std} must be positive")
 
@@ -56,6 +60,18 @@ class FrameInput:
         """One: stills have one frame."""
         return 1
 
+    @property
+    def fixed_shape(self) -> tuple[int, ...] | None:
+        """[1, size, size, 3]; None where frames keep their own size."""
+        return None if self.size is None else (1, self.size, self.size, 3)
+
+    @property
+    def geometry(self) -> Geometry:
+        """What frames are brought to; equal ones give equal pixels."""
+        if self.size is None:
+            return NATIVE
+        return Geometry(size=self.size, fit=self.fit, short_side=self.short_side, interpolation=self.interpolation)
+
     def document(self) -> Document:
         """Clip, geometry, decoder and preprocessing, for the recipe."""
         return {
@@ -63,14 +79,17 @@ class FrameInput:
             "clip": {
                 "frames": 1,
                 "sampling": "uniform",
-                "size": self.size,
-                "fit": self.fit if self.size is not None else None,
-                "interpolation": "bicubic, antialiased" if self.size is not None else None,
+                **self._size_and_fit(),
+                "interpolation": f"{self.interpolation}, antialiased" if self.size is not None else None,
                 "color": {"space": "sRGB as stored", "matrix": "as the codec decodes", "range": "full"},
                 "decoder": {"name": still_decoder()["name"], "device": "cpu"},
             },
             "preprocessing": self.preprocessing(),
         }
+
+    def _size_and_fit(self) -> Document:
+        short_side = {} if self.short_side is None else {"short_side": self.short_side}
+        return {"size": self.size, "fit": self.fit if self.size is not None else None, **short_side}
 
     def preprocessing(self) -> Document:
         """What is done to pixels after decoding."""
@@ -89,8 +108,14 @@ class FrameInput:
         return STILL_SUFFIXES
 
     def with_geometry(self, *, size: int | None, fit: str | None) -> FrameInput:
-        """The same input with the geometry that a user asked for."""
-        return replace(self, size=size if size is not None else self.size, fit=fit or self.fit)
+        """The same input with the geometry that a user asked for: a size is then exactly what is cut out."""
+        keeps_short_side = size is None and fit in (None, "crop")
+        return replace(
+            self,
+            size=size if size is not None else self.size,
+            fit=fit or self.fit,
+            short_side=self.short_side if keeps_short_side else None,
+        )
 
     def read(self, data: bytes, name: str) -> np.ndarray:
         """uint8 [1, height, width, 3]. Raises SampleError."""
@@ -113,14 +138,19 @@ class FrameInput:
         """Black frames."""
         return np.zeros(shape, np.uint8)
 
-    def collate(self, items: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
-        """float32 [items, 3, height, width] on `device`."""
+    def collate(self, items: Sequence[np.ndarray]) -> torch.Tensor:
+        """uint8 [frames of all items, height, width, 3]."""
         import torch
 
-        frames = torch.from_numpy(np.concatenate(items)).to(device)
-        batch = frames.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
+        return torch.from_numpy(np.concatenate(items))
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        """float32 [frames, 3, height, width], scaled and normalised, on the device that `batch` is on."""
+        import torch
+
+        frames = batch.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
         if self.mean is not None:
-            batch.sub_(torch.tensor(self.mean, device=device).view(1, 3, 1, 1))
+            frames.sub_(torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1))
         if self.std is not None:
-            batch.div_(torch.tensor(self.std, device=device).view(1, 3, 1, 1))
-        return batch
+            frames.div_(torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1))
+        return frames

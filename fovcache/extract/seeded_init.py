@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+
+from ..errors import WeightsError
 
 INIT_VERSION = 1
 """Part of the key of seeded weights; raised when the rule or its stream changes."""
@@ -29,12 +31,30 @@ _EMBEDDING = re.compile(
 )
 
 
+def parse_seed(weights: str) -> int | None:
+    """SEED of `random:SEED`, None for anything else. Raises WeightsError for a malformed seed."""
+    if not weights.startswith("random:"):
+        return None
+    text = weights.removeprefix("random:")
+    if not re.fullmatch(r"\d{1,15}", text):
+        raise WeightsError(f"weights {weights!r}: the seed must be a whole number of at most 15 digits, as in random:0")
+    return int(text)
+
+
 def seeded_tensors(
     shapes: Mapping[str, tuple[int, ...]], seed: int, *, embeddings: frozenset[str] = frozenset()
 ) -> dict[str, np.ndarray]:
     """Float32 tensors for `{name: shape}`; `embeddings` names further tensors to fill as embeddings."""
+    return dict(seeded_stream(shapes, seed, embeddings=embeddings))
+
+
+def seeded_stream(
+    shapes: Mapping[str, tuple[int, ...]], seed: int, *, embeddings: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The same one by one, for who keeps only some of them."""
     generator = np.random.Generator(np.random.Philox(seed))
-    return {name: _fill(name, shapes[name], generator, name in embeddings) for name in sorted(shapes)}
+    for name in sorted(shapes):
+        yield name, _fill(name, shapes[name], generator, name in embeddings)
 
 
 def _fill(name: str, shape: tuple[int, ...], generator: np.random.Generator, embedding: bool) -> np.ndarray:

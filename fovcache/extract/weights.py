@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 
 import torch
@@ -12,22 +11,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..errors import WeightsError
+from .seeded_init import parse_seed as parse_seed
 from .seeded_init import seeded_tensors
 
 logger = logging.getLogger(__name__)
 
 _UNUSED_IN_EVALUATION = "num_batches_tracked"
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
-
-
-def parse_seed(weights: str) -> int | None:
-    """SEED of `random:SEED`, None for anything else. Raises WeightsError for a malformed seed."""
-    if not weights.startswith("random:"):
-        return None
-    text = weights.removeprefix("random:")
-    if not re.fullmatch(r"\d{1,15}", text):
-        raise WeightsError(f"weights {weights!r}: the seed must be a whole number of at most 15 digits, as in random:0")
-    return int(text)
 
 
 def apply_weights(module: nn.Module, weights: str) -> None:

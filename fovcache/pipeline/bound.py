@@ -8,7 +8,12 @@ from ..errors import UsageError, nearest
 
 
 def resource_bound(demands: Iterable[tuple[str, float]], capacities: Mapping[str, float]) -> float:
-    """Seconds per item that no overlap can beat: the largest of all resources' Σ demand ÷ capacity.
+    """Seconds per item that no overlap can beat: the largest of all resources' `resource_times`."""
+    return max(resource_times(demands, capacities).values(), default=0.0)
+
+
+def resource_times(demands: Iterable[tuple[str, float]], capacities: Mapping[str, float]) -> dict[str, float]:
+    """Seconds per item that each resource allows at best: Σ demand ÷ capacity.
 
     `demands` are each stage's resource and its seconds of it per item; stages that share a resource add up.
     `capacities` say how many items a resource serves at a time: cores, connections, GPUs.
@@ -23,4 +28,4 @@ def resource_bound(demands: Iterable[tuple[str, float]], capacities: Mapping[str
                 "least 0 s and a capacity above 0"
             )
         totals[resource] = totals.get(resource, 0.0) + demand_s
-    return max((total / capacities[resource] for resource, total in totals.items()), default=0.0)
+    return {resource: total / capacities[resource] for resource, total in totals.items()}

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +42,21 @@ class Found:
 class Scan:
     """What the sources of a build hold. URLs that are not known yet are `pending`, and can be filled in later."""
 
-    def __init__(self, sources: tuple[SourceSpec, ...], suffixes: frozenset[str], listing: Listing) -> None:
+    def __init__(
+        self, sources: tuple[SourceSpec, ...], suffixes: frozenset[str], listing: Listing, num_entries: int
+    ) -> None:
         self.sources = sources
         """The sources, expanded."""
         self.suffixes = suffixes
         """Endings of inputs, with the dot."""
         self.num_ignored = listing.num_ignored
         """Files in folders that are of no kind that is read here."""
+        self.num_entries = num_entries
+        """What the sources list in all; a tar shard is one entry."""
         self.places = listing.places
         """Every file and URL, by path or URL, in the order of the sources."""
-        self._entries = listing.entries
+        self.entries = listing.entries
+        """What is listed and looked at, in order."""
         self._found: Found | None = None
         self._entries_at: dict[str, list[Entry]] = {}
 
@@ -79,7 +84,7 @@ class Scan:
     def pending_uris(self) -> list[str]:
         """The uris of entries whose content is not known yet."""
         pending = {place.where for place in self.pending}
-        return [entry.uri for entry in self._entries if entry.place in pending]
+        return [entry.uri for entry in self.entries if entry.place in pending]
 
     @property
     def remote(self) -> list[Place]:
@@ -89,7 +94,7 @@ class Scan:
     def found(self) -> Found:
         """All that is known now."""
         if self._found is None:
-            self._found = self._collect(self._entries)
+            self._found = self.found_of(self.entries)
         return self._found
 
     def refresh(self) -> None:
@@ -100,11 +105,12 @@ class Scan:
         """What some places hold, now that they are known."""
         self.refresh()
         if not self._entries_at:
-            for entry in self._entries:
+            for entry in self.entries:
                 self._entries_at.setdefault(entry.place, []).append(entry)
-        return self._collect(entry for place in places for entry in self._entries_at[place.where])
+        return self.found_of(entry for place in places for entry in self._entries_at[place.where])
 
-    def _collect(self, entries: Iterable[Entry]) -> Found:
+    def found_of(self, entries: Iterable[Entry]) -> Found:
+        """What some entries come to, as far as their places are known."""
         found = _Collected()
         for entry in entries:
             place = self.places.get(entry.place)
@@ -131,8 +137,11 @@ def scan_sources(
     *,
     num_threads: int = 4,
     allow_file_urls: bool = False,
+    limit: int | None = None,
 ) -> Scan:
     """Find the samples of `sources` and hash the local ones; `suffixes` are the endings of inputs, with the dot.
+
+    With `limit` only so many of what the sources list are looked at, the first of them.
 
     Raises SourceError for a source that does not exist or holds no sample at all.
     """
@@ -140,15 +149,21 @@ def scan_sources(
         raise SourceError("no source was given; expected folders, tar shards, manifests or URLs, as in train=DIR")
     specs = tuple(parse_source(text) for text in sources)
     listing = list_sources(specs, suffixes, allow_file_urls=allow_file_urls)
+    places = listing.places if limit is None else _first(listing, limit)
     changed = [
         place
-        for place in listing.places.values()
+        for place in places.values()
         if not place.is_remote and not place.fault and not _recall(place, suffixes, memo)
     ]
     with ThreadPoolExecutor(num_threads) as pool:
         for _ in pool.map(lambda place: _hash(place, suffixes, memo), changed):
             pass
-    return Scan(specs, suffixes, listing)
+    return Scan(specs, suffixes, replace(listing, entries=listing.entries[:limit], places=places), len(listing.entries))
+
+
+def _first(listing: Listing, limit: int) -> dict[str, Place]:
+    """The places of the first entries."""
+    return {e.place: listing.places[e.place] for e in listing.entries[:limit] if e.place in listing.places}
 
 
 def _recall(place: Place, suffixes: frozenset[str], memo: Memo) -> bool:

@@ -57,10 +57,13 @@ class ExtractorContract:
             (tmp_path / "samples" / name).write_bytes(data)
         return tmp_path / "samples"
 
+    def batch(self, extractor: Extractor, items: list[Item]) -> torch.Tensor:
+        return extractor.input.prepare(extractor.input.collate(items).to(self.device))
+
     def encode(self, extractor: Extractor, items: list[Item], layers: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
         session = extractor.session(layers or extractor.layers(), self.device, "float32")
         try:
-            return dict(session.encode(extractor.input.collate(items, self.device)))
+            return dict(session.encode(self.batch(extractor, items)))
         finally:
             getattr(session, "close", lambda: None)()
 
@@ -97,8 +100,10 @@ class ExtractorContract:
 
     def test_samples_of_one_shape_share_a_batch(self, extractor: Extractor, items: list[Item]) -> None:
         assert len({extractor.input.shape(item) for item in items}) == 1
-        batch = extractor.input.collate(items, self.device)
-        assert len(batch) == sum(extractor.input.rows_of(item) or 1 for item in items)
+        collated = extractor.input.collate(items)
+        batch = extractor.input.prepare(collated.to(self.device))
+        assert collated.device.type == "cpu"
+        assert len(collated) == len(batch) == sum(extractor.input.rows_of(item) or 1 for item in items)
         assert batch.device.type == self.device.type
 
     def test_a_placeholder_has_the_shape_asked_for_and_changes_no_neighbour(
@@ -191,7 +196,7 @@ class DeepExtractorContract(ExtractorContract):
         self, extractor: Extractor, items: list[Item], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first, last = extractor.layers()[0], extractor.layers()[-1]
-        batch = extractor.input.collate(items, self.device)
+        batch = self.batch(extractor, items)
         shallow, deep = (extractor.session(layers, self.device, "float32") for layers in ([first], [first, last]))
         shallow.encode(batch)  # an encoder may run its first pass to the end, to see which layers run once
         monkeypatch.setenv("LAST_LAYER_RUNS", "0")

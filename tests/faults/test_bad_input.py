@@ -172,7 +172,7 @@ def test_features_that_are_all_nan_fail_every_sample(shared_lab: Any, tmp_path: 
         ("--workers", "0", "number of workers 0 is out of range"),
         ("--shard-mib", "0", "shard size of 0 bytes is out of range"),
         ("--shard-mib", "nan", "shard size of nan MiB is out of range"),
-        ("--size", "0", "frame size 0 px is out of range; expected 1 to 16384"),
+        ("--size", "0", "size is 0; expected 1 to 8192 pixels"),
         ("--fit", "stretch", "fit 'stretch' is not one of crop, squash, pad"),
         ("--weights", "random:x", "the seed must be a whole number"),
         ("--weights", "nowhere", "weights nowhere do not exist"),

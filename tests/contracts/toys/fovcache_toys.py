@@ -51,8 +51,11 @@ class TextInput:
     def placeholder(self, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros(shape, np.uint8)
 
-    def collate(self, items: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
-        return torch.from_numpy(np.stack(items).astype(np.int64)).to(device)
+    def collate(self, items: Sequence[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(items))
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch.long()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +90,11 @@ class MatrixInput:
     def placeholder(self, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros(shape, np.float32)
 
-    def collate(self, items: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
-        return torch.from_numpy(np.concatenate(items)).to(device)
+    def collate(self, items: Sequence[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate(items))
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,109 @@
+"""A model's folder by its hub id: from the local hub cache where it is whole, else downloaded into it.
+
+Tokens, mirrors and offline mode are huggingface_hub's, from the environment (HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE).
+Nothing of its messages is repeated: they may hold addresses with secrets in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from pathlib import Path
+
+from fovcache.errors import EnvironmentFailure, FovcacheError, WeightsError, environment_failure
+
+from .quiet import quiet
+
+CONFIG_FILE = "config.json"
+PROCESSOR_FILE = "preprocessor_config.json"
+
+_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>(?!.*\.\.)[\w./-]+))?", re.ASCII)
+_WANTED = [CONFIG_FILE, PROCESSOR_FILE, "*.safetensors", "*.safetensors.index.json"]
+_IN_FOLDERS = ["*/*"]
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether `text` is shaped like `owner/name` or `owner/name@revision`."""
+    return _HUB_ID.fullmatch(text) is not None
+
+
+def hub_folder(hub_id: str, *, with_processor: bool) -> Path:
+    """The folder of a model: config.json, preprocessor_config.json and the safetensors files at its top.
+
+    A cached one is taken as it is when it has its config and weights, and `with_processor` its preprocessing too.
+    Raises WeightsError when the hub refuses it, EnvironmentFailure when the hub cannot be reached.
+    """
+    matched = _HUB_ID.fullmatch(hub_id)
+    assert matched is not None
+    repo, revision = matched["repo"], matched["revision"]
+    with quiet("huggingface_hub"):
+        cached = _cached(repo, revision)
+        if cached is not None and (not with_processor or (cached / PROCESSOR_FILE).is_file()):
+            return cached
+        try:
+            return _snapshot(repo, revision, local_files_only=False)
+        except Exception as error:  # noqa: BLE001 - huggingface_hub's, its HTTP client's and the disk's have no common base
+            failure = _refusal(hub_id, error)
+    if cached is not None and isinstance(failure, EnvironmentFailure):
+        return cached
+    raise failure
+
+
+def _cached(repo: str, revision: str | None) -> Path | None:
+    try:
+        folder = _snapshot(repo, revision, local_files_only=True)
+        return folder if _is_whole(folder) else None
+    except (OSError, ValueError, LookupError, AttributeError):  # not there, not all of it, or not what it should be
+        return None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a cached snapshot has its config and weights: a download may have been stopped."""
+    if not (folder / CONFIG_FILE).is_file():
+        return False
+    indices = list(folder.glob("*.safetensors.index.json"))
+    if not indices:
+        return any(folder.glob("*.safetensors"))
+    named = {str(name) for index in indices for name in json.loads(index.read_bytes())["weight_map"].values()}
+    return all((folder / name).is_file() for name in named)
+
+
+def _snapshot(repo: str, revision: str | None, *, local_files_only: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(
+        repo, revision=revision, allow_patterns=_WANTED, ignore_patterns=_IN_FOLDERS, local_files_only=local_files_only
+    )
+    return Path(folder)
+
+
+def _refusal(hub_id: str, error: Exception) -> FovcacheError:
+    from huggingface_hub import errors
+
+    mend = "give a folder with --weights DIR (config.json and safetensors files), or random weights with random:0"
+    what = f"weights {hub_id!r}"
+    absent = f"{what} are not in the local hub cache"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    chain = [error, error.__cause__, error.__context__]
+    if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        return environment_failure(error, f"download {what}")
+    if any(isinstance(each, errors.OfflineModeIsEnabled) for each in chain):
+        return EnvironmentFailure(f"{absent}, and HF_HUB_OFFLINE forbids downloads; {mend}")
+    if isinstance(error, errors.RevisionNotFoundError):
+        return WeightsError(f"{what}: the hub has no such revision of the model; {mend}")
+    if isinstance(error, errors.GatedRepoError) or status == 403:
+        return WeightsError(
+            f"{what}: the model is gated; accept its terms on the hub and set HF_TOKEN to a token that may read it, "
+            f"or {mend}"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
+        return WeightsError(
+            f"{what}: there is no folder of that name, and the hub has no such model that may be read (a private one "
+            f"needs HF_TOKEN); {mend}"
+        )
+    if isinstance(error, errors.HFValidationError):
+        return WeightsError(f"{what} is no hub id, expected owner/name or owner/name@revision; {mend}")
+    said = f" (HTTP status {status})" if status is not None else f" ({type(error).__name__})"
+    return EnvironmentFailure(f"{absent}, and the hub cannot be reached{said}; {mend}")

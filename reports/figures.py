@@ -1,0 +1,124 @@
+"""What all figures share: a style that no user's configuration changes, safe text, and their bytes as PNG."""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .palette import Theme
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH_IN = 9.6
+"""Of every figure, inches."""
+DPI = 200
+"""Twice what a page shows."""
+ROW_IN = 0.27
+"""Height of a row of bars, inches."""
+BAR = 0.68
+"""Height of a bar, as a part of its row."""
+MAX_HEIGHT_IN = 60.0
+"""Beyond it a picture serves nobody."""
+
+_NAME_LETTERS = 34
+
+
+@contextmanager
+def drawing(theme: Theme) -> Iterator[None]:
+    """Draw and save inside it: matplotlib's own defaults, our colours, no mathematics in text, no log lines."""
+    logger = logging.getLogger("matplotlib")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # the first import on a machine reports that it builds a font cache
+    try:
+        import matplotlib
+
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_style(theme))
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _style(theme: Theme) -> dict[str, object]:
+    return {
+        "text.parse_math": False,
+        "text.usetex": False,
+        "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same picture on every machine
+        "font.size": 8.5,
+        "text.color": theme.ink,
+        "figure.facecolor": theme.paper,
+        "savefig.facecolor": theme.paper,
+        "axes.facecolor": theme.paper,
+        "axes.edgecolor": theme.muted,
+        "axes.labelcolor": theme.ink,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 9.5,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "axes.grid.axis": "x",
+        "grid.color": theme.track,
+        "grid.linewidth": 0.8,
+        "xtick.color": theme.muted,
+        "ytick.color": theme.muted,
+        "xtick.labelcolor": theme.ink,
+        "ytick.labelcolor": theme.ink,
+        "ytick.major.size": 0,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.spines.left": False,
+        "hatch.linewidth": 0.7,
+    }
+
+
+def new_figure(height_in: float) -> Figure:
+    """An empty figure of the common width."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(WIDTH_IN, min(height_in, MAX_HEIGHT_IN)), layout="constrained")
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG, the same bytes each time; to be called inside `drawing`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def rows(axes: Axes, names: list[str]) -> None:
+    """One row for each name, the first on top."""
+    axes.set_yticks(range(len(names)), labels=[drawable(name) for name in names])
+    axes.set_ylim(len(names) - 0.45, -0.55)
+
+
+def drawable(text: str, most: int = _NAME_LETTERS) -> str:
+    """Any text as one short line of letters that the font has; the page shows the whole of it."""
+    known = _letters()
+    line = " ".join(text.split())
+    line = line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+    return "".join(letter if ord(letter) in known and letter.isprintable() else "\ufffd" for letter in line)
+
+
+def drawn(value: float) -> float:
+    """A length to draw: what is no number or below zero has none."""
+    return value if math.isfinite(value) and value > 0 else 0.0
+
+
+def part(value: float) -> float:
+    """A fraction to draw, 0 to 1."""
+    return min(drawn(value), 1.0)
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    from matplotlib import font_manager
+
+    path = font_manager.findfont("DejaVu Sans", fallback_to_default=True)
+    return frozenset(font_manager.get_font(path).get_charmap())

@@ -1,0 +1,137 @@
+"""Numbers as people read them: three digits, with their unit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SPACE = "\u00a0"
+"""Between a number and its unit, where no line may break."""
+ABSENT = "–"
+"""In place of what was not measured."""
+
+_TIMES = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
+_SUFFIXES = {"_mhz": "MHz", "_w": "W", "_c": "°C", "_gib": "GiB", "_mib": "MiB", "_px": "px"}
+_MAX_DEPTH = 4
+
+
+def digits(value: float, num: int = 3) -> str:
+    """A number of `num` significant digits: `0.0412`, `56.3`, `14,800`."""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else f"{'-' if value < 0 else ''}∞"
+    if value == 0:
+        return "0"
+    exponent = int(f"{value:.{num - 1}e}".partition("e")[2])
+    if not -6 <= exponent < 15:
+        return f"{value:.{num}g}"
+    decimals = num - 1 - exponent
+    return f"{round(value, decimals):,.{max(decimals, 0)}f}"
+
+
+def count(value: int) -> str:
+    """`1,024`."""
+    return f"{value:,}"
+
+
+def percent(fraction: float, *, sign: bool = False) -> str:
+    """A fraction as a percentage with one decimal: `36.4 %`."""
+    if not math.isfinite(fraction):
+        return digits(fraction)
+    return f"{100 * fraction:{'+' if sign else ''},.1f}{SPACE}%"
+
+
+def rate(samples_per_hour: float) -> str:
+    """`14,800 samples/h`."""
+    return f"{digits(samples_per_hour)}{SPACE}samples/h"
+
+
+def size(size_bytes: float) -> str:
+    """`1.5 MiB`."""
+    if not math.isfinite(size_bytes):
+        return digits(size_bytes)
+    for unit in _SIZES:
+        if abs(size_bytes) < 1024 or unit == _SIZES[-1]:
+            break
+        size_bytes /= 1024
+    return f"{size_bytes:,.0f}{SPACE}B" if unit == "B" else f"{size_bytes:,.1f}{SPACE}{unit}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeUnit:
+    """The unit in which times that stand beside each other are given."""
+
+    name: str
+    """`s`, `ms` or `µs`."""
+    seconds: float
+    """How long one is."""
+
+    def number(self, value_s: float) -> str:
+        """Three digits, without the unit."""
+        return digits(value_s / self.seconds)
+
+    def text(self, value_s: float) -> str:
+        """With the unit."""
+        return f"{self.number(value_s)}{SPACE}{self.name}"
+
+
+def time_unit(values_s: Iterable[float]) -> TimeUnit:
+    """The largest unit of which the longest of these times has at least one; seconds from two on."""
+    longest = max((value for value in values_s if math.isfinite(value)), default=0.0)
+    for name, seconds in _TIMES[:2]:
+        if longest >= (2 if seconds == 1 else 1) * seconds or longest <= 0:
+            return TimeUnit(name=name, seconds=seconds)
+    return TimeUnit(name="µs", seconds=1e-6)
+
+
+def duration(value_s: float) -> str:
+    """One time by itself, in the unit that suits it."""
+    return time_unit([value_s]).text(value_s)
+
+
+def described(name: str, value: Any) -> str:
+    """A value of a free-form mapping, in the unit that its name ends with."""
+    if value is None:
+        return "not known"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(described(name, item) for item in value) or "none"
+    if not isinstance(value, int | float):
+        return str(value)
+    plain = count(value) if isinstance(value, int) else digits(value)
+    if name.endswith("_per_s"):
+        return f"{size(value)}/s" if "bytes" in name else f"{plain}/s"
+    if name.endswith("bytes"):
+        return size(value)
+    if name.endswith("_share"):
+        return percent(value)
+    if name.endswith("_s"):
+        return duration(value)
+    for suffix, unit in _SUFFIXES.items():
+        if name.endswith(suffix):
+            return f"{plain}{SPACE}{unit}"
+    return str(value) if isinstance(value, int) else plain
+
+
+def entries(mapping: Mapping[str, Any], *, above: str = "", depth: int = 1) -> Iterator[tuple[str, str, Any]]:
+    """(label, text, value) of each entry of a free-form mapping; those of mappings inside it as `outer: inner`."""
+    for name, value in mapping.items():
+        label = f"{above}{_label(str(name))}"
+        if isinstance(value, Mapping) and value and depth < _MAX_DEPTH:
+            yield from entries(value, above=f"{label}: ", depth=depth + 1)
+        else:
+            yield label, described(str(name), value), value
+
+
+def _label(name: str) -> str:
+    """`peak_allocated_bytes` → `peak allocated`: the unit stands behind the number."""
+    if name == "kernel_active_share":
+        return "share of time in which any kernel ran"
+    for suffix in ("_per_s", "_bytes", "_s", *_SUFFIXES):
+        if name.endswith(suffix) and len(name) > len(suffix):
+            name = name.removesuffix(suffix)
+            break
+    return name.replace("_", " ")

@@ -1,0 +1,79 @@
+"""The colours of reports: one for each stage in every figure, apart for colour-blind readers, on light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+# Paul Tol's "muted" scheme, and a grey. Neighbours in a pipeline differ in lightness too.
+_OF_STAGE = {
+    "fetch": "#88ccee",
+    "load": "#44aa99",
+    "decode": "#cc6677",
+    "vae_encode": "#ddcc77",
+    "encode": "#117733",
+    "copy": "#999933",
+    "forward": "#332288",
+    "backward": "#aa4499",
+    "optimise": "#882255",
+    "write": "#8a94a0",
+}
+_BLACK, _WHITE = "#000000", "#ffffff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Theme:
+    """What is behind, between and around the stages' colours."""
+
+    paper: str
+    """The background."""
+    ink: str
+    """Text."""
+    muted: str
+    """Secondary text and lines; at least 4.5 : 1 on paper."""
+    track: str
+    """The part of a bar that is not filled."""
+    total: str
+    """Sums, and predictions."""
+    wait: str
+    """Time in which something waits."""
+
+
+LIGHT = Theme(paper="#ffffff", ink="#1b2128", muted="#5a6470", track="#e9ecef", total="#7d8894", wait="#c9471f")
+DARK = Theme(paper="#171b20", ink="#e8ebee", muted="#a3adb8", track="#2b323a", total="#8793a0", wait="#ff8a5c")
+
+
+def stage_colours(ids: Sequence[str]) -> dict[str, str]:
+    """By stage id, `#rrggbb`. A known stage has the same in every report; others get what is left, then shades."""
+    colours = {name: _OF_STAGE[name] for name in ids if name in _OF_STAGE}
+    shades = [colour for colour in _OF_STAGE.values() if colour not in colours.values()]
+    for towards in (_WHITE, _BLACK):
+        shades += [mixed(colour, towards, 0.42) for colour in _OF_STAGE.values()]
+    others = [name for name in dict.fromkeys(ids) if name not in colours]
+    return colours | {name: shades[number % len(shades)] for number, name in enumerate(others)}
+
+
+def mixed(colour: str, towards: str, part: float) -> str:
+    """`part` of the way from one colour to another."""
+    channels = zip(_channels(colour), _channels(towards), strict=True)
+    return "#" + "".join(f"{round(a + part * (b - a)):02x}" for a, b in channels)
+
+
+def css_variables(theme: Theme) -> Mapping[str, str]:
+    """What the page's style takes from a theme."""
+    return {"paper": theme.paper, "ink": theme.ink, "muted": theme.muted, "track": theme.track, "wait": theme.wait}
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of WCAG, 1 to 21."""
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in _channels(colour))]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _channels(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

@@ -1,0 +1,191 @@
+"""The waterfall: a sample's stages one after the other, as they overlap, and as they could."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fovcache.bench.profiler.result import OverlappedRun, Profile, SerialRun, StageTimes, WhatIf
+
+from .figures import BAR, ROW_IN, drawable, drawn, new_figure, part, rows
+from .numbers import SPACE, TimeUnit, percent, rate, time_unit
+from .palette import LIGHT, Theme, stage_colours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_HATCH_FAILED, _HATCH_WAIT = "//////", "\\\\\\\\"
+_MAX_PREDICTED = 20
+_RESOURCES = ("network", "disk", "cpu", "gpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one stage takes of a sample that came through, in a serial run."""
+
+    stage: StageTimes
+    """The stage."""
+    good_s: float
+    """Seconds, of samples that did not fail in it."""
+    failed_s: float
+    """Seconds, of samples that did."""
+
+
+def steps(profile: Profile) -> list[Step]:
+    """The stages' parts of a sample. With `unattributed_s` they add up to the serial seconds a sample."""
+    if profile.serial is None:  # a fault: there is no common count of samples
+        return [Step(stage=stage, good_s=drawn(stage.mean_s), failed_s=0.0) for stage in profile.stages]
+    n = max(profile.serial.n, 1)
+    return [
+        Step(stage=stage, good_s=drawn((stage.total_s - stage.failed_s) / n), failed_s=drawn(stage.failed_s / n))
+        for stage in profile.stages
+    ]
+
+
+def unattributed_s(serial: SerialRun) -> float:
+    """Seconds of a sample that no stage had."""
+    return drawn(serial.unattributed_share * serial.s_per_sample)
+
+
+def draw_waterfall(profile: Profile, theme: Theme = LIGHT) -> Figure | None:
+    """Serial above overlapped above predicted, on one axis of time; None where nothing was measured."""
+    panels = []
+    if profile.stages:
+        panels.append((_draw_serial, len(profile.stages) + (2 if profile.serial else 0)))
+    if profile.overlapped:
+        panels.append((_draw_overlapped, len(profile.overlapped.busy) + 1))
+    if profile.predicted:
+        panels.append((_draw_predicted, len(profile.predicted[:_MAX_PREDICTED])))
+    if not panels:
+        return None
+    figure = new_figure(sum(ROW_IN * num + 0.42 for _, num in panels) + 0.45)
+    grid = figure.subplots(len(panels), sharex=True, squeeze=False, height_ratios=[num for _, num in panels])
+    longest = _longest(profile)
+    unit = time_unit([longest])
+    for axes, (draw, _) in zip(grid[:, 0], panels, strict=True):
+        axes.tick_params(axis="x", length=0)
+        draw(axes, profile, theme, unit)
+    last = grid[-1, 0]
+    last.set_xlim(0, longest / unit.seconds * 1.02 or 1)
+    last.set_xlabel(f"{unit.name} a sample")
+    return figure
+
+
+def _longest(profile: Profile) -> float:
+    serial = sum(step.good_s + step.failed_s for step in steps(profile))
+    if profile.serial:
+        serial = max(serial + unattributed_s(profile.serial), drawn(profile.serial.s_per_sample))
+    overlapped = drawn(profile.overlapped.s_per_sample) if profile.overlapped else 0.0
+    shown = profile.predicted[:_MAX_PREDICTED]
+    predicted = [each.s_per_sample for each in shown] + [each.measured.s_per_sample for each in shown if each.measured]
+    return max([serial, overlapped, *map(drawn, predicted)])
+
+
+def _draw_serial(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit) -> None:
+    serial, parts = profile.serial, steps(profile)
+    colours = stage_colours([stage.id for stage in profile.stages])
+    title = "Serial: one stage after the other"
+    axes.set_title(title + (_speed(serial, unit) if serial else ", as far as it was measured"))
+    ends = [0.0]
+    for row, step in enumerate(parts):
+        colour, start = colours[step.stage.id], ends[-1]
+        _bar(axes, row, start, step.good_s, unit, facecolor=colour, edgecolor=theme.ink)
+        _bar(
+            axes, row, start + step.good_s, step.failed_s, unit, facecolor=theme.paper, edgecolor=colour,
+            hatch=_HATCH_FAILED,
+        )  # fmt: skip
+        ends.append(start + step.good_s + step.failed_s)
+        text = unit.text(step.good_s + step.failed_s)
+        text += f"  {percent(step.stage.share)}" if serial else ""
+        text += f", of it {unit.text(step.failed_s)} failed" if step.failed_s else ""
+        _say(axes, row, start, ends[-1], text, unit, theme)
+    names = [step.stage.name for step in parts]
+    if serial:
+        rest, whole = unattributed_s(serial), drawn(serial.s_per_sample)
+        _bar(axes, len(parts), ends[-1], rest, unit, facecolor=theme.paper, edgecolor=theme.muted)
+        text = f"{unit.text(rest)}  {percent(serial.unattributed_share)}"
+        _say(axes, len(parts), ends[-1], ends[-1] + rest, text, unit, theme)
+        _bar(axes, len(parts) + 1, 0, whole, unit, facecolor=theme.total, edgecolor=theme.ink)
+        _say(axes, len(parts) + 1, 0, whole, f"{unit.text(whole)}  {percent(1)}", unit, theme)
+        names += ["unattributed", "total"]
+        ends += [ends[-1] + rest]
+    for row, end in enumerate(ends[1:-1]):
+        axes.plot([end / unit.seconds] * 2, [row + BAR / 2, row + 1 - BAR / 2], color=theme.muted, linewidth=0.6)
+    rows(axes, names)
+
+
+def _draw_overlapped(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit) -> None:
+    run = profile.overlapped
+    assert run is not None
+    axes.set_title("Overlapped, as measured: what each resource was busy with" + _speed(run, unit))
+    whole = drawn(run.s_per_sample)
+    colours = stage_colours([stage.id for stage in profile.stages])
+    order = sorted(run.busy, key=lambda name: (_RESOURCES.index(name) if name in _RESOURCES else 9, name))
+    for row, resource in enumerate(order):
+        _bar(axes, row, 0, whole, unit, facecolor=theme.track, edgecolor="none")
+        start, weights = 0.0, _weights(profile, run, resource)
+        for stage, weight in weights.items():
+            length = part(run.busy[resource]) * whole * weight
+            _bar(axes, row, start, length, unit, facecolor=colours.get(stage, theme.total), edgecolor=theme.ink)
+            start += length
+        _say(axes, row, 0, whole, f"{percent(run.busy[resource])} busy", unit, theme)
+    row, stall = len(order), part(run.stall) * whole
+    _bar(axes, row, 0, whole, unit, facecolor=theme.track, edgecolor="none")
+    _bar(axes, row, 0, stall, unit, facecolor=theme.paper, edgecolor=theme.wait, hatch=_HATCH_WAIT)
+    _say(axes, row, 0, whole, f"{percent(run.stall)} waiting", unit, theme)
+    rows(axes, [*order, "the device waits for input"])
+
+
+def _weights(profile: Profile, run: OverlappedRun, resource: str) -> dict[str, float]:
+    """How a resource's busy time is split between its stages: by events where there are any, else as serially."""
+    n = max(profile.serial.n, 1) if profile.serial else 1
+    seconds = {
+        stage.id: drawn(run.device_s.get(stage.id, stage.total_s / n))
+        for stage in profile.stages
+        if stage.resource == resource
+    }
+    whole = sum(seconds.values())
+    return {stage: value / whole for stage, value in seconds.items()} if whole else {"": 1.0}
+
+
+def _draw_predicted(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit) -> None:
+    shown = profile.predicted[:_MAX_PREDICTED]
+    measured = any(each.measured for each in shown)
+    axes.set_title(f"Predicted{', with ◆ what was then measured' if measured else ''}")
+    for row, each in enumerate(shown):
+        length = drawn(each.s_per_sample)
+        _bar(axes, row, 0, length, unit, facecolor=theme.total, edgecolor=theme.ink)
+        end = length
+        if each.measured:
+            end = max(length, drawn(each.measured.s_per_sample))
+            axes.plot(
+                drawn(each.measured.s_per_sample) / unit.seconds, row, marker="D", markersize=5.5, color=theme.paper,
+                markeredgecolor=theme.ink, markeredgewidth=1.1, clip_on=False, zorder=3,
+            )  # fmt: skip
+        _say(axes, row, 0, end, _prediction(each, unit), unit, theme)
+    if profile.overlapped:
+        now = drawn(profile.overlapped.s_per_sample) / unit.seconds
+        axes.axvline(now, color=theme.wait, linewidth=1, linestyle=(0, (4, 2)), zorder=0.9)
+    rows(axes, [each.change for each in shown])
+
+
+def _prediction(what_if: WhatIf, unit: TimeUnit) -> str:
+    text = unit.text(what_if.s_per_sample)
+    if what_if.measured:
+        return f"{text}, measured {unit.text(what_if.measured.s_per_sample)}"
+    return text
+
+
+def _speed(run: SerialRun | OverlappedRun, unit: TimeUnit) -> str:
+    return f" — {unit.text(run.s_per_sample)} a sample, {rate(run.samples_per_hour)}"
+
+
+def _bar(axes: Axes, row: int, start_s: float, length_s: float, unit: TimeUnit, **style: str) -> None:
+    if length_s > 0:
+        axes.barh(row, length_s / unit.seconds, left=start_s / unit.seconds, height=BAR, linewidth=0.5, **style)
+
+
+def _say(axes: Axes, row: int, start_s: float, end_s: float, text: str, unit: TimeUnit, theme: Theme) -> None:
+    """A label behind the bar; before it where there is more room; on it where it fills the row."""
+    ...
