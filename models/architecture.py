@@ -55,8 +55,8 @@ class Architecture:
     """Tensors that seeded weights fill as embeddings, where the name does not say so."""
     has_class_token: bool
     """Whether token 0 is a class token."""
-    processor: Config
-    """preprocessor_config.json as published: for seeded weights, and for what a folder's leaves out."""
+    processor: Callable[[Config], Config]
+    """preprocessor_config.json as published for a configuration: for seeded weights, and what a folder's leaves out."""
 
     def layers(self, config: Config) -> tuple[str, ...]:
         """`embed`, `blocks.i`, `norm`, and `pooler` where there is one: in the order in which they run."""

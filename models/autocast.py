@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
 
 import torch
@@ -15,16 +16,22 @@ def autocast(device: torch.device, compute_dtype: str) -> contextlib.AbstractCon
 
     Raises EncoderError naming the device where it has no such autocast, rather than computing in another dtype.
     """
-    is_available = torch.amp.is_autocast_available(device.type)
     if compute_dtype == "float32":
+        is_available = torch.amp.is_autocast_available(device.type)
         return torch.autocast(device.type, enabled=False) if is_available else contextlib.nullcontext()
-    refusal = f"--compute-dtype {compute_dtype}: device {str(device)!r} cannot compute in it"
-    if not is_available:
-        raise EncoderError(f"{refusal}; use float32")
+    if refusal := _refusal(device.type, compute_dtype):
+        raise EncoderError(f"--compute-dtype {compute_dtype}: device {str(device)!r} cannot compute in it{refusal}")
+    return torch.autocast(device.type, dtype=getattr(torch, compute_dtype))
+
+
+@functools.cache  # warnings are caught for the whole process, so not for each batch
+def _refusal(device_type: str, compute_dtype: str) -> str:
+    if not torch.amp.is_autocast_available(device_type):
+        return "; use float32"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # torch warns, and then computes in float32
-            return torch.autocast(device.type, dtype=getattr(torch, compute_dtype))
+            torch.autocast(device_type, dtype=getattr(torch, compute_dtype))
     except (RuntimeError, UserWarning) as error:
-        said = str(error).splitlines()[0]
-        raise EncoderError(f"{refusal} ({said}); use float32 or another half") from None
+        return f" ({str(error).splitlines()[0]}); use float32"
+    return ""

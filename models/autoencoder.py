@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +19,9 @@ from fovcache.keys.digest import Document
 from .autocast import autocast
 from .checkpoint import Checkpoint, open_checkpoint
 from .posterior import Posterior
+
+VERSION = 1
+"""Of what is done with the weights here; raised when a change here changes latents."""
 
 LATENT = "latent"
 DOWNSAMPLING = 8
@@ -49,7 +51,7 @@ class NamedAutoencoder:
     config: Mapping[str, Any]
     """As diffusers' config.json has it; a folder's must not say otherwise."""
     scaling: Mapping[str, Any]
-    """The configuration's entries that diffusion models scale latents by, and their defaults. Not applied to latents."""
+    """What diffusion models scale latents by, as config.json names it, with diffusers' defaults. Not applied here."""
     shapes: Mapping[str, tuple[int, ...]]
     """Every tensor of the state dict, decoder included, by its canonical name."""
     parts: tuple[str, ...]
@@ -85,7 +87,9 @@ class Autoencoder:
         Raises WeightsError, EnvironmentFailure.
         """
         config = {**architecture.config, **architecture.scaling}
-        checkpoint = open_checkpoint(weights, name=architecture.name, hub_id=architecture.hub_id, config=config)
+        checkpoint = open_checkpoint(
+            weights, name=architecture.name, hub_id=architecture.hub_id, config=config, subfolder=_SUBFOLDER
+        )
         _check_config(architecture, checkpoint)
         return cls(architecture=architecture, checkpoint=checkpoint)
 
@@ -119,6 +123,7 @@ class Autoencoder:
         scaling = {key: config.get(key, default) for key, default in architecture.scaling.items()}
         return {
             "name": self.name,
+            "version": VERSION,
             "architecture": dict(architecture.config),
             "weights": self.checkpoint.identity(),
             **scaling,
@@ -135,13 +140,15 @@ class Autoencoder:
     def session(self, layers: Sequence[str], device: torch.device, compute_dtype: str) -> LatentSession:
         """The encoder on `device`. Raises WeightsError naming the tensors that do not fit, EncoderError."""
         select_layers(layers, self.layers())
-        computing = autocast(device, compute_dtype)  # refused before anything is loaded
-        network = self._network().to(device, memory_format=memory_format(device, compute_dtype))
-        return LatentSession(network, self, device, computing)
+        autocast(device, compute_dtype)  # refused before anything is loaded
+        network = self._network(device, memory_format(device, compute_dtype))
+        return LatentSession(self, network, device, compute_dtype)
 
-    def _network(self) -> nn.Module:
+    def _network(self, device: torch.device, layout: torch.memory_format) -> nn.Module:
         architecture = self.architecture
         tensors = self.checkpoint.load(architecture.shapes, parts=architecture.parts, rename=architecture.rename)
+        for name, tensor in tensors.items():
+            tensors[name] = tensor.to(device, memory_format=layout if tensor.ndim == 4 else torch.preserve_format)
         with torch.device("meta"):
             network = architecture.build()
         network.load_state_dict(tensors, assign=True)
@@ -151,17 +158,11 @@ class Autoencoder:
 class LatentSession:
     """A VAE's encoder on a device."""
 
-    def __init__(
-        self,
-        network: nn.Module,
-        extractor: Autoencoder,
-        device: torch.device,
-        computing: contextlib.AbstractContextManager[None],
-    ) -> None:
-        self._network: nn.Module | None = network
+    def __init__(self, extractor: Autoencoder, network: nn.Module, device: torch.device, compute_dtype: str) -> None:
         self._extractor = extractor
+        self._network: nn.Module | None = network
         self._device = device
-        self._computing = computing
+        self._compute_dtype = compute_dtype
 
     def encode(self, batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """`{"latent": float32 [rows, channels, height / 8, width / 8]}` of float32 [rows, 3, height, width].
@@ -173,10 +174,10 @@ class LatentSession:
             if side % DOWNSAMPLING:
                 raise EncoderError(_not_a_multiple(f"frames of {batch.shape[2]} × {batch.shape[3]} px", side))
         with torch.inference_mode():
-            with full_float32(self._device), self._computing:
+            with full_float32(self._device), autocast(self._device, self._compute_dtype):
                 output = self._network(batch)
             if self._extractor.architecture.is_gaussian:
-                output = self._extractor.taken.latent(output, self._pixels(batch))
+                output = self._extractor.taken.latent(output, lambda: self._pixels(batch))
             return {LATENT: output.float().contiguous()}
 
     def _pixels(self, batch: torch.Tensor) -> torch.Tensor:

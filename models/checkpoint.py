@@ -181,9 +181,9 @@ def open_checkpoint(
 ) -> Checkpoint:
     """The checkpoint that `weights` names: `random:SEED`, a folder, a hub id; None for `hub_id`.
 
-    `name` is the encoder's, `config` its configuration for seeded weights; `subfolder` is where a folder without a
-    config.json of its own may keep the model; `with_processor` says that preprocessor_config.json is wanted, so that
-    a model in the local hub cache without it is looked up again.
+    `name` is the encoder's, `config` its configuration for seeded weights; `subfolder` is where a folder or repository
+    without a config.json of its own may keep the model; `with_processor` says that preprocessor_config.json is wanted,
+    so that a model in the local hub cache without it is looked up again.
     Raises WeightsError for what is missing or refused, EnvironmentFailure when the hub cannot be reached.
     """
     if weights is None:
@@ -200,7 +200,7 @@ def open_checkpoint(
     if not path.exists():
         if not is_hub_id(weights):
             raise WeightsError(f"weights {weights!r} do not exist; {_EXPECTED}")
-        path = hub_folder(weights, with_processor=with_processor)
+        path = hub_folder(weights, with_processor=with_processor, subfolder=subfolder)
     if not path.is_dir():
         raise WeightsError(f"weights {weights!r} are a file; {_EXPECTED}, here {str(path.parent)!r}")
     if subfolder is not None and not (path / CONFIG_FILE).exists() and (path / subfolder / CONFIG_FILE).exists():

@@ -86,7 +86,7 @@ def _architecture(model_type: str, model_class: str, **registers: int) -> Archit
         patches="embeddings.patch_embeddings.projection.weight",
         unused=("embeddings.mask_token",),
         has_class_token=True,
-        processor=_PROCESSOR,
+        processor=lambda config: _PROCESSOR,
     )
 
 

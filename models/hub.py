@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from fovcache.errors import EnvironmentFailure, FovcacheError, WeightsError, environment_failure
@@ -20,7 +21,8 @@ PROCESSOR_FILE = "preprocessor_config.json"
 
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>(?!.*\.\.)[\w./-]+))?", re.ASCII)
 _WANTED = [CONFIG_FILE, PROCESSOR_FILE, "*.safetensors", "*.safetensors.index.json"]
-_IN_FOLDERS = ["*/*"]
+_IN_FOLDERS = ["*/*"]  # their `*` matches slashes too
+_DEEPER = ["*/*/*"]
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -29,21 +31,22 @@ def is_hub_id(text: str) -> bool:
     return _HUB_ID.fullmatch(text) is not None
 
 
-def hub_folder(hub_id: str, *, with_processor: bool) -> Path:
-    """The folder of a model: config.json, preprocessor_config.json and the safetensors files at its top.
+def hub_folder(hub_id: str, *, with_processor: bool, subfolder: str | None = None) -> Path:
+    """The folder of a model: config.json, preprocessor_config.json and the safetensors files beside them.
 
-    A cached one is taken as it is when it has its config and weights, and `with_processor` its preprocessing too.
+    They are at the top; without a config.json there, in `subfolder`, where a whole pipeline has one. A cached folder is
+    taken as it is when it has its config and weights, and `with_processor` its preprocessing too.
     Raises WeightsError when the hub refuses it, EnvironmentFailure when the hub cannot be reached.
     """
     matched = _HUB_ID.fullmatch(hub_id)
     assert matched is not None
     repo, revision = matched["repo"], matched["revision"]
     with quiet("huggingface_hub"):
-        cached = _cached(repo, revision)
+        cached = _cached(repo, revision, subfolder)
         if cached is not None and (not with_processor or (cached / PROCESSOR_FILE).is_file()):
             return cached
         try:
-            return _snapshot(repo, revision, local_files_only=False)
+            return _downloaded(repo, revision, subfolder)
         except Exception as error:  # noqa: BLE001 - huggingface_hub's, its HTTP client's and the disk's have no common base
             failure = _refusal(hub_id, error)
     if cached is not None and isinstance(failure, EnvironmentFailure):
@@ -51,12 +54,21 @@ def hub_folder(hub_id: str, *, with_processor: bool) -> Path:
     raise failure
 
 
-def _cached(repo: str, revision: str | None) -> Path | None:
+def _cached(repo: str, revision: str | None, subfolder: str | None) -> Path | None:
     try:
-        folder = _snapshot(repo, revision, local_files_only=True)
-        return folder if _is_whole(folder) else None
+        top = _snapshot(repo, revision, _WANTED, local_files_only=True)
+        folders = [top] if subfolder is None else [top, top / subfolder]
+        return next((folder for folder in folders if _is_whole(folder)), None)
     except (OSError, ValueError, LookupError, AttributeError):  # not there, not all of it, or not what it should be
         return None
+
+
+def _downloaded(repo: str, revision: str | None, subfolder: str | None) -> Path:
+    if subfolder is not None:  # a pipeline may have other models' weights at its top
+        top = _snapshot(repo, revision, [CONFIG_FILE, f"{subfolder}/{CONFIG_FILE}"])
+        if not (top / CONFIG_FILE).is_file() and (top / subfolder / CONFIG_FILE).is_file():
+            return _snapshot(repo, revision, [f"{subfolder}/{name}" for name in _WANTED]) / subfolder
+    return _snapshot(repo, revision, _WANTED)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -70,11 +82,16 @@ def _is_whole(folder: Path) -> bool:
     return all((folder / name).is_file() for name in named)
 
 
-def _snapshot(repo: str, revision: str | None, *, local_files_only: bool) -> Path:
+def _snapshot(repo: str, revision: str | None, wanted: Sequence[str], *, local_files_only: bool = False) -> Path:
+    """The snapshot's folder, with the files that `wanted` names."""
     from huggingface_hub import snapshot_download
 
     folder = snapshot_download(
-        repo, revision=revision, allow_patterns=_WANTED, ignore_patterns=_IN_FOLDERS, local_files_only=local_files_only
+        repo,
+        revision=revision,
+        allow_patterns=list(wanted),
+        ignore_patterns=_DEEPER if any("/" in name for name in wanted) else _IN_FOLDERS,
+        local_files_only=local_files_only,
     )
     return Path(folder)
 

@@ -7,6 +7,7 @@ every batch, at every place in it and on every device, and two equal frames of a
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,10 +54,10 @@ class Posterior:
             return {"kind": self.kind}
         return {"kind": self.kind, "seed": self.seed, "noise": NOISE_RULE}
 
-    def latent(self, moments: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    def latent(self, moments: torch.Tensor, pixels: Callable[[], torch.Tensor]) -> torch.Tensor:
         """float32 [rows, channels, h, w] of moments [rows, 2 · channels, h, w], or as many channels for `mean+logvar`.
 
-        `pixels` are the frames as uint8 [rows, height, width, 3]: a sample's noise is drawn by them.
+        `pixels` gives the frames, uint8 [rows, height, width, 3]: a sample's noise is drawn by them.
         """
         mean, logvar = moments.float().chunk(2, dim=1)
         if self.kind == "mean":
@@ -65,7 +66,7 @@ class Posterior:
         if self.seed is None:
             return torch.cat([mean, logvar], dim=1)
         shape = tuple(mean.shape[1:])
-        rows = [torch.from_numpy(frame_noise(frame, self.seed, shape)) for frame in pixels.cpu().numpy()]
+        rows = [torch.from_numpy(frame_noise(frame, self.seed, shape)) for frame in pixels().cpu().numpy()]
         return mean + torch.exp(0.5 * logvar) * torch.stack(rows).to(mean.device)
 
 

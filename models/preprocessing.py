@@ -57,15 +57,14 @@ def frame_input(processor: Mapping[str, Any], *, patch: int, trained_size: int, 
     asked.expect("do_rescale", True)
     if not math.isclose(asked.number("rescale_factor"), 1 / 255, rel_tol=1e-6):
         raise asked.refusal("rescale_factor", "1/255")
-    interpolation = _INTERPOLATIONS.get(processor["resample"])
-    if interpolation is None:
+    if processor["resample"] not in (2, 3):
         raise asked.refusal("resample", "2 (bilinear) or 3 (bicubic)")
     normalises = bool(processor["do_normalize"])
     return PatchInput(
         patch=patch,
         trained_size=trained_size,
         **_geometry(asked),
-        interpolation=interpolation,
+        interpolation=_INTERPOLATIONS[processor["resample"]],
         mean=asked.triple("image_mean") if normalises else None,
         std=asked.triple("image_std") if normalises else None,
     )

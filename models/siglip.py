@@ -74,9 +74,9 @@ SIGLIP = Architecture(
     unused=("embeddings.position_ids",),
     embeddings=("head.probe",),
     has_class_token=False,
-    processor={
+    processor=lambda config: {
         "do_resize": True,
-        "size": {"height": 224, "width": 224},
+        "size": {"height": config["image_size"], "width": config["image_size"]},
         "resample": 3,
         "do_rescale": True,
         "rescale_factor": 1 / 255,

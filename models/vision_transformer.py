@@ -57,12 +57,16 @@ class VisionTransformer:
         """The entry point's name."""
         return self.model.name
 
+    @property
+    def processor(self) -> Config:
+        """The configuration of the model's own image processor."""
+        return {**self.model.architecture.processor(self.config), **(self.checkpoint.processor or {})}
+
     @functools.cached_property
     def input(self) -> InputSpec:
         """As the checkpoint's preprocessor_config.json says, else as published. Raises WeightsError."""
-        processor = {**self.model.architecture.processor, **(self.checkpoint.processor or {})}
         patch, trained_size = self.config["patch_size"], self.config["image_size"]
-        return frame_input(processor, patch=patch, trained_size=trained_size, label=self.checkpoint.label)
+        return frame_input(self.processor, patch=patch, trained_size=trained_size, label=self.checkpoint.label)
 
     @property
     def tokens(self) -> TokenLayout:

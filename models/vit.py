@@ -62,9 +62,9 @@ VIT = Architecture(
     patches="embeddings.patch_embeddings.projection.weight",
     unused=("embeddings.mask_token",),
     has_class_token=True,
-    processor={
+    processor=lambda config: {
         "do_resize": True,
-        "size": {"height": 224, "width": 224},
+        "size": {"height": config["image_size"], "width": config["image_size"]},
         "resample": 2,
         "do_rescale": True,
         "rescale_factor": 1 / 255,

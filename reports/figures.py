@@ -27,6 +27,9 @@ BAR = 0.68
 MAX_HEIGHT_IN = 60.0
 """Beyond it a picture serves nobody."""
 
+HATCH_WAIT = "\\\\\\\\"
+"""On time in which something waits."""
+
 _NAME_LETTERS = 34
 
 
@@ -96,6 +99,21 @@ def rows(axes: Axes, names: list[str]) -> None:
     """One row for each name, the first on top."""
     axes.set_yticks(range(len(names)), labels=[drawable(name) for name in names])
     axes.set_ylim(len(names) - 0.45, -0.55)
+
+
+def label(axes: Axes, row: float, end: float, text: str) -> None:
+    """Text behind the end of a bar; the layout makes room for it."""
+    behind = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1.0}
+    axes.annotate(text, (end, row), xytext=(5, -0.5), textcoords="offset points", va="center", bbox=behind)
+
+
+def heading(axes: Axes, title: str, text: str) -> None:
+    """A bold word above the rows' names, and a line above the bars."""
+    axes.set_title(text, fontsize=8.5, pad=5)
+    axes.annotate(
+        title, (0, 1), xycoords="axes fraction", xytext=(-3.5, 5), textcoords="offset points", ha="right",
+        va="baseline", weight="bold", fontsize=9.5,
+    )  # fmt: skip
 
 
 def drawable(text: str, most: int = _NAME_LETTERS) -> str:

@@ -40,7 +40,7 @@ def percent(fraction: float, *, sign: bool = False) -> str:
     """A fraction as a percentage with one decimal: `36.4 %`."""
     if not math.isfinite(fraction):
         return digits(fraction)
-    return f"{100 * fraction:{'+' if sign else ''},.1f}{SPACE}%"
+    return f"{100 * fraction:{'+' if sign else ''},.1f}{SPACE}%".replace("-", "−")
 
 
 def rate(samples_per_hour: float) -> str:

@@ -33,14 +33,16 @@ class Theme:
     """Secondary text and lines; at least 4.5 : 1 on paper."""
     track: str
     """The part of a bar that is not filled."""
-    total: str
-    """Sums, and predictions."""
+    measured: str
+    """Bars of no stage's: sums and measurements."""
+    predicted: str
+    """Bars of predictions."""
     wait: str
     """Time in which something waits."""
 
 
-LIGHT = Theme(paper="#ffffff", ink="#1b2128", muted="#5a6470", track="#e9ecef", total="#7d8894", wait="#c9471f")
-DARK = Theme(paper="#171b20", ink="#e8ebee", muted="#a3adb8", track="#2b323a", total="#8793a0", wait="#ff8a5c")
+LIGHT = Theme(paper="#ffffff", ink="#1b2128", muted="#5a6470", track="#e9ecef", measured="#56616d", predicted="#c3c9cf", wait="#b8431c")
+DARK = Theme(paper="#171b20", ink="#e8ebee", muted="#a3adb8", track="#2b323a", measured="#c3cad1", predicted="#57616c", wait="#ff8a5c")
 
 
 def stage_colours(ids: Sequence[str]) -> dict[str, str]:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from fovcache.bench.profiler.result import OverlappedRun, Profile, SerialRun, StageTimes, WhatIf
 
-from .figures import BAR, ROW_IN, drawable, drawn, new_figure, part, rows
-from .numbers import SPACE, TimeUnit, percent, rate, time_unit
-from .palette import LIGHT, Theme, stage_colours
+from .figures import BAR, HATCH_WAIT, ROW_IN, drawn, heading, label, new_figure, part, rows
+from .numbers import TimeUnit, percent, rate, time_unit
+from .palette import LIGHT, Theme, mixed, stage_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_HATCH_FAILED, _HATCH_WAIT = "//////", "\\\\\\\\"
+_HATCH_FAILED = "//////"
 _MAX_PREDICTED = 20
 _RESOURCES = ("network", "disk", "cpu", "gpu")
 
@@ -65,8 +65,10 @@ def draw_waterfall(profile: Profile, theme: Theme = LIGHT) -> Figure | None:
     unit = time_unit([longest])
     for axes, (draw, _) in zip(grid[:, 0], panels, strict=True):
         axes.tick_params(axis="x", length=0)
+        axes.spines["bottom"].set_visible(False)
         draw(axes, profile, theme, unit)
     last = grid[-1, 0]
+    last.spines["bottom"].set_visible(True)
     last.set_xlim(0, longest / unit.seconds * 1.02 or 1)
     last.set_xlabel(f"{unit.name} a sample")
     return figure
@@ -85,29 +87,27 @@ def _longest(profile: Profile) -> float:
 def _draw_serial(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit) -> None:
     serial, parts = profile.serial, steps(profile)
     colours = stage_colours([stage.id for stage in profile.stages])
-    title = "Serial: one stage after the other"
-    axes.set_title(title + (_speed(serial, unit) if serial else ", as far as it was measured"))
+    heading(axes, "Serial", "one stage after the other: " + (_speed(serial, unit) if serial else "what was measured"))
     ends = [0.0]
     for row, step in enumerate(parts):
         colour, start = colours[step.stage.id], ends[-1]
         _bar(axes, row, start, step.good_s, unit, facecolor=colour, edgecolor=theme.ink)
-        _bar(
-            axes, row, start + step.good_s, step.failed_s, unit, facecolor=theme.paper, edgecolor=colour,
-            hatch=_HATCH_FAILED,
-        )  # fmt: skip
+        pale = mixed(colour, theme.paper, 0.7)
+        failed = {"facecolor": pale, "edgecolor": theme.ink, "hatch": _HATCH_FAILED}
+        _bar(axes, row, start + step.good_s, step.failed_s, unit, **failed)
         ends.append(start + step.good_s + step.failed_s)
         text = unit.text(step.good_s + step.failed_s)
         text += f"  {percent(step.stage.share)}" if serial else ""
         text += f", of it {unit.text(step.failed_s)} failed" if step.failed_s else ""
-        _say(axes, row, start, ends[-1], text, unit, theme)
+        label(axes, row, ends[-1] / unit.seconds, text)
     names = [step.stage.name for step in parts]
     if serial:
         rest, whole = unattributed_s(serial), drawn(serial.s_per_sample)
         _bar(axes, len(parts), ends[-1], rest, unit, facecolor=theme.paper, edgecolor=theme.muted)
         text = f"{unit.text(rest)}  {percent(serial.unattributed_share)}"
-        _say(axes, len(parts), ends[-1], ends[-1] + rest, text, unit, theme)
-        _bar(axes, len(parts) + 1, 0, whole, unit, facecolor=theme.total, edgecolor=theme.ink)
-        _say(axes, len(parts) + 1, 0, whole, f"{unit.text(whole)}  {percent(1)}", unit, theme)
+        label(axes, len(parts), (ends[-1] + rest) / unit.seconds, text)
+        _bar(axes, len(parts) + 1, 0, whole, unit, facecolor=theme.measured, edgecolor=theme.ink)
+        label(axes, len(parts) + 1, whole / unit.seconds, f"{unit.text(whole)}  {percent(1)}")
         names += ["unattributed", "total"]
         ends += [ends[-1] + rest]
     for row, end in enumerate(ends[1:-1]):
@@ -118,7 +118,7 @@ def _draw_serial(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit) -> 
 def _draw_overlapped(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit) -> None:
     run = profile.overlapped
     assert run is not None
-    axes.set_title("Overlapped, as measured: what each resource was busy with" + _speed(run, unit))
+    heading(axes, "Overlapped", "as measured: " + _speed(run, unit))
     whole = drawn(run.s_per_sample)
     colours = stage_colours([stage.id for stage in profile.stages])
     order = sorted(run.busy, key=lambda name: (_RESOURCES.index(name) if name in _RESOURCES else 9, name))
@@ -127,13 +127,13 @@ def _draw_overlapped(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit)
         start, weights = 0.0, _weights(profile, run, resource)
         for stage, weight in weights.items():
             length = part(run.busy[resource]) * whole * weight
-            _bar(axes, row, start, length, unit, facecolor=colours.get(stage, theme.total), edgecolor=theme.ink)
+            _bar(axes, row, start, length, unit, facecolor=colours.get(stage, theme.measured), edgecolor=theme.ink)
             start += length
-        _say(axes, row, 0, whole, f"{percent(run.busy[resource])} busy", unit, theme)
+        label(axes, row, whole / unit.seconds, f"{percent(run.busy[resource])} busy")
     row, stall = len(order), part(run.stall) * whole
     _bar(axes, row, 0, whole, unit, facecolor=theme.track, edgecolor="none")
-    _bar(axes, row, 0, stall, unit, facecolor=theme.paper, edgecolor=theme.wait, hatch=_HATCH_WAIT)
-    _say(axes, row, 0, whole, f"{percent(run.stall)} waiting", unit, theme)
+    _bar(axes, row, whole - stall, stall, unit, facecolor=theme.paper, edgecolor=theme.wait, hatch=HATCH_WAIT)
+    label(axes, row, whole / unit.seconds, f"{percent(run.stall)} waiting")
     rows(axes, [*order, "the device waits for input"])
 
 
@@ -152,10 +152,11 @@ def _weights(profile: Profile, run: OverlappedRun, resource: str) -> dict[str, f
 def _draw_predicted(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit) -> None:
     shown = profile.predicted[:_MAX_PREDICTED]
     measured = any(each.measured for each in shown)
-    axes.set_title(f"Predicted{', with ◆ what was then measured' if measured else ''}")
+    notes = ["dashed: as measured now"] * bool(profile.overlapped) + ["◇ the prediction, measured"] * measured
+    heading(axes, "Predicted", ", ".join(["time a sample with one change", *notes]))
     for row, each in enumerate(shown):
         length = drawn(each.s_per_sample)
-        _bar(axes, row, 0, length, unit, facecolor=theme.total, edgecolor=theme.ink)
+        _bar(axes, row, 0, length, unit, facecolor=theme.predicted, edgecolor=theme.ink)
         end = length
         if each.measured:
             end = max(length, drawn(each.measured.s_per_sample))
@@ -163,7 +164,7 @@ def _draw_predicted(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit) 
                 drawn(each.measured.s_per_sample) / unit.seconds, row, marker="D", markersize=5.5, color=theme.paper,
                 markeredgecolor=theme.ink, markeredgewidth=1.1, clip_on=False, zorder=3,
             )  # fmt: skip
-        _say(axes, row, 0, end, _prediction(each, unit), unit, theme)
+        label(axes, row, end / unit.seconds, _prediction(each, unit))
     if profile.overlapped:
         now = drawn(profile.overlapped.s_per_sample) / unit.seconds
         axes.axvline(now, color=theme.wait, linewidth=1, linestyle=(0, (4, 2)), zorder=0.9)
@@ -178,14 +179,9 @@ def _prediction(what_if: WhatIf, unit: TimeUnit) -> str:
 
 
 def _speed(run: SerialRun | OverlappedRun, unit: TimeUnit) -> str:
-    return f" — {unit.text(run.s_per_sample)} a sample, {rate(run.samples_per_hour)}"
+    return f"{unit.text(run.s_per_sample)} a sample, {rate(run.samples_per_hour)}"
 
 
 def _bar(axes: Axes, row: int, start_s: float, length_s: float, unit: TimeUnit, **style: str) -> None:
     if length_s > 0:
         axes.barh(row, length_s / unit.seconds, left=start_s / unit.seconds, height=BAR, linewidth=0.5, **style)
-
-
-def _say(axes: Axes, row: int, start_s: float, end_s: float, text: str, unit: TimeUnit, theme: Theme) -> None:
-    """A label behind the bar; before it where there is more room; on it where it fills the row."""
-    ...

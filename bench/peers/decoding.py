@@ -34,7 +34,7 @@ import torch
 from fovcache.decode.clip import read_clip
 from fovcache.decode.ffmpeg_process import ffmpeg_executable, ffmpeg_version
 from fovcache.decode.frame_table import read_table
-from fovcache.decode.geometry import FrameConverter
+from fovcache.decode.geometry import FrameConverter, Geometry
 from fovcache.decode.limits import Limits
 from fovcache.decode.sampling import uniform_positions
 from fovcache.decode.video_file import VideoSource, open_video
@@ -110,7 +110,7 @@ def _open_clip(path: Path) -> Clip | None:
         with open_video(VideoSource(path=str(path)), limits) as video:
             table = read_table(video, limits)
             context, stream = video.stream.codec_context, video.stream.index
-            scaled = FrameConverter(SIZE, "crop", max_pixels=limits.max_pixels).scaled(context.width, context.height)
+            scaled = Geometry(size=SIZE).scaled(context.width, context.height, limits.max_pixels)
     except SampleError:
         return None
     start_s = float(table.times_s[0])
@@ -155,7 +155,7 @@ def by_read_clip(clip: Clip) -> np.ndarray:
 def by_pyav(clip: Clip) -> np.ndarray:
     """Every frame up to the last wanted one, those wanted converted."""
     wanted, found = set(clip.positions), {}
-    convert = FrameConverter(SIZE, "crop", max_pixels=Limits().max_pixels).convert
+    convert = FrameConverter(Geometry(size=SIZE), max_pixels=Limits().max_pixels).convert
     with av.open(str(clip.path)) as container:
         stream = cast("VideoStream", container.streams[clip.stream])
         stream.codec_context.thread_count = 1

@@ -88,7 +88,7 @@ def _own_folders(groups: Path, own: Path, controller: str) -> list[Path]:
     """
     found = {groups, groups / controller}
     for line in _text(own).splitlines():
-        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number != "0" and controller not in controllers.split(","):
             continue
         top = groups if number == "0" else groups / controller

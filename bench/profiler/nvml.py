@@ -8,7 +8,7 @@ Memory, power, clocks and temperature are the whole GPU's, of every process on i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -196,24 +196,11 @@ def _by_uuid(wanted: str) -> Any:
     import pynvml
 
     try:
+        if wanted.startswith("GPU-"):
+            for number in range(pynvml.nvmlDeviceGetCount()):
+                handle = pynvml.nvmlDeviceGetHandleByIndex(number)
+                if pynvml.nvmlDeviceGetUUID(handle).startswith(wanted):
+                    return handle
         return pynvml.nvmlDeviceGetHandleByUUID(wanted)
     except pynvml.NVMLError as error:
-        for number in range(_count(pynvml.nvmlDeviceGetCount)):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(number)
-            if str(pynvml.nvmlDeviceGetUUID(handle)).startswith(wanted):
-                return handle
         raise EnvironmentFailure(f"NVML has no device {wanted!r}, as CUDA_VISIBLE_DEVICES names it: {error}") from error
-
-
-def _count(read: Callable[[], int]) -> int:
-    import pynvml
-
-    try:
-        return read()
-    except pynvml.NVMLError:
-        return 0
-
-
-def environment_order(values: Mapping[str, str]) -> str:
-    """How CUDA counts the GPUs: `FASTEST_FIRST` unless it was told otherwise."""
-    return values.get("CUDA_DEVICE_ORDER", "FASTEST_FIRST")

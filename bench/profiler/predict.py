@@ -29,8 +29,8 @@ DEVICE = "device"
 STEP = "training step"
 """What bounds it where the training thread does the work itself, or waits for the device, and has no pause."""
 
-_MIN_BATCHES, _MAX_BATCHES = 48, 400
-_NUM_SAMPLES = 1600
+_NUM_SAMPLES = 1200
+_MIN_BATCHES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +218,9 @@ def pipeline_model(
 
 def _simulated(model: PipelineModel) -> float:
     size = model.batch_size
+    cycle = max((len(stage.units_s) for stage in model.inputs), default=1) or 1
+    num_cycles = math.ceil(max(_NUM_SAMPLES, _MIN_BATCHES * size) / cycle)  # whole ones: their mean is the mean
+    num_batches = math.ceil(num_cycles * cycle / size)
     return simulated_s_per_sample(
         [
             Server(
@@ -230,7 +233,8 @@ def _simulated(model: PipelineModel) -> float:
         ],
         _step_server(model),
         batch_size=size,
-        num_batches=min(_MAX_BATCHES, max(_MIN_BATCHES, _NUM_SAMPLES // size)),
+        num_batches=num_batches,
+        num_warm_up=math.ceil(num_batches / 4),
         num_cores=model.num_cores,
         max_ahead=model.max_ahead if model.is_async else 0,
     )

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 
 from fovcache.errors import UsageError
 
-_WARM_UP_SHARE = 0.25
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
@@ -49,23 +47,23 @@ def simulated_s_per_sample(
     *,
     batch_size: int,
     num_batches: int,
+    num_warm_up: int,
     num_cores: float,
     max_ahead: int = 0,
 ) -> float:
-    """Wall seconds a sample in the steady state: of the last three quarters of `num_batches`.
+    """Wall seconds a sample in the steady state: of `num_batches` after `num_warm_up`.
 
     `inputs` take samples, `step` takes `batch_size` of them at a time. `step.max_queued` samples may wait for it, and
     up to `max_ahead` further batches that were taken while it is at work: 0 for a device that the training thread
     waits for.
     """
-    if num_batches < 2 or batch_size < 1 or not num_cores > 0 or max_ahead < 0:
+    if min(num_batches, num_warm_up, batch_size) < 1 or not num_cores > 0 or max_ahead < 0:
         raise UsageError(
-            f"{num_batches} batches of {batch_size} on {num_cores} cores, {max_ahead} ahead; expected at least two "
-            "batches of at least 1, more than 0 cores, and at least 0 ahead"
+            f"{num_warm_up} + {num_batches} batches of {batch_size} on {num_cores} cores, {max_ahead} ahead; expected "
+            "at least one each, of at least 1, more than 0 cores, and at least 0 ahead"
         )
-    ends_s = _Simulation((*inputs, step), batch_size, num_batches, num_cores, max_ahead).run()
-    first = min(int(len(ends_s) * _WARM_UP_SHARE), len(ends_s) - 2)
-    return (ends_s[-1] - ends_s[first]) / ((len(ends_s) - 1 - first) * batch_size)
+    ends_s = _Simulation((*inputs, step), batch_size, num_warm_up + num_batches, num_cores, max_ahead).run()
+    return (ends_s[-1] - ends_s[num_warm_up - 1]) / (num_batches * batch_size)
 
 
 class _Queue:

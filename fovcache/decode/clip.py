@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import SampleError, UsageError
-from .geometry import check_geometry
+from .geometry import Geometry
 from .limits import Limits
 from .sampling import DEFAULT_NUM_FRAMES, Sampling, Window
 from .stills import decode_still, is_still
@@ -22,18 +22,20 @@ _HEAD_BYTES = 32
 
 
 class ClipDecoder(Protocol):
-    """What a backend does: one clip, or the reason why not, for each window of a video."""
+    """What a backend does: for each geometry one clip, or the reason why not, for each window of a video.
+
+    Geometries differ from each other. Raises SampleError where the whole file is at fault.
+    """
 
     def __call__(
         self,
         source: VideoSource,
         sampling: Sampling,
         windows: Sequence[Window],
+        geometries: Sequence[Geometry],
         *,
-        size: int | None = None,
-        fit: str = "crop",
         limits: Limits | None = None,
-    ) -> list[ClipOrError]: ...
+    ) -> list[list[ClipOrError]]: ...
 
 
 def read_clip(
@@ -62,7 +64,7 @@ def read_clip(
     """
     if backend not in BACKENDS:
         raise UsageError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
-    check_geometry(size, fit)
+    geometry = Geometry(size=size, fit=fit)
     if num_frames is None and fps is None:
         num_frames = DEFAULT_NUM_FRAMES
     sampling = Sampling(num_frames=num_frames, fps=fps)
@@ -72,7 +74,7 @@ def read_clip(
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         clip = still_clip(decode_still(data, size=size, fit=fit), sampling, window)
     else:
-        (outcome,) = decoder(backend)(video, sampling, (window,), size=size, fit=fit, limits=limits)
+        ((outcome,),) = decoder(backend)(video, sampling, (window,), (geometry,), limits=limits)
         if isinstance(outcome, SampleError):
             raise outcome
         clip = outcome

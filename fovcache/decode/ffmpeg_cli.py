@@ -7,16 +7,27 @@ frame it does not find is missing and never another one; it counts only where no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import SampleError, UsageError
+from ..errors import SampleError
 from .ffmpeg_process import FfmpegRun, Selection
 from .frame_table import FrameTable, read_table
-from .geometry import FITS, FrameConverter
+from .geometry import NATIVE, Geometry
 from .limits import Limits
 from .sampling import WHOLE, Sampling, Window
-from .video import ClipOrError, CountedVideo, FoundFrames, clip_of, decode_video, pick_frames, union_of
+from .video import (
+    Check,
+    ClipOrError,
+    CountedVideo,
+    FoundFrames,
+    check_of,
+    clips_of,
+    decode_video,
+    pick_frames,
+    union_of,
+)
 from .video_file import VideoSource, open_video
 
 TIMEOUT_S = 3600.0
@@ -30,69 +41,87 @@ def decode_by_ffmpeg(
     source: VideoSource,
     sampling: Sampling,
     windows: Sequence[Window] = (WHOLE,),
+    geometries: Sequence[Geometry] = (NATIVE,),
     *,
-    size: int | None = None,
-    fit: str = "crop",
     limits: Limits | None = None,
     timeout_s: float = TIMEOUT_S,
-) -> list[ClipOrError]:
+) -> list[list[ClipOrError]]:
     """`decode_video` by ffmpeg: the same frames and the same refusals; scaled pixels differ a little.
 
     What is damaged is for PyAV to say: where ffmpeg stops, PyAV decodes each window to learn whether the damage lies
     on its way. Raises SampleError where the whole file is at fault, UsageError where there is no ffmpeg.
     """
     limits = limits or Limits()
-    if fit not in FITS:
-        raise UsageError(f"fit {fit!r} is not one of {', '.join(FITS)}")
     with open_video(source, limits) as video:
-        context = video.stream.codec_context
-        if size is not None:
-            FrameConverter(size, fit, max_pixels=limits.max_pixels).scaled(context.width, context.height)
+        sides = video.stream.codec_context.width, video.stream.codec_context.height
+        refusals = {geometry: geometry.refusal(*sides, limits.max_pixels) for geometry in geometries}
+        taken = [geometry for geometry in geometries if refusals[geometry] is None]
         table = read_table(video, limits)
-        run = FfmpegRun(
-            source=source,
-            stream=video.stream.index,
-            shape=_shape(size, fit),
-            max_pixels=limits.max_pixels,
-            timeout_s=timeout_s,
+        job = _Job(
+            run=FfmpegRun(
+                source=source,
+                stream=video.stream.index,
+                shapes=tuple(_shape(geometry, sides) for geometry in taken),
+                max_pixels=limits.max_pixels,
+                timeout_s=timeout_s,
+            ),
+            sampling=sampling,
+            limits=limits,
+            check=check_of(video, taken, limits),
         )
+    clips = iter(_decode(job, windows, table) if taken else ())
+    return [
+        next(clips) if refusal is None else [refusal] * len(windows)
+        for refusal in (refusals[geometry] for geometry in geometries)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What is done with a video, whatever the window."""
+
+    run: FfmpegRun
+    sampling: Sampling
+    limits: Limits
+    check: Check
+
+
+def _decode(job: _Job, windows: Sequence[Window], table: FrameTable) -> list[list[ClipOrError]]:
     if not table.is_exact:
-        return _by_number(run, sampling, windows, limits)
-    picks = [pick_frames(sampling, table.times_s, table.end_s, window) for window in windows]
-    selection = _by_time(table, union_of(picks))
+        return _by_number(job, windows)
+    picks = pick_frames(job.sampling, table.times_s, table.end_s, windows, job.check)
     try:
-        pixels = run.frames(selection, stop_at_damage=True)
+        pixels = job.run.frames(_by_time(table, union_of(picks)), stop_at_damage=True)
     except SampleError as error:
         if not error.permanent:
             raise
-        return [_where_it_stops(run, sampling, window, limits, table) for window in windows]
-    return [clip_of(pick, FoundFrames(pixels=pixels), table.times_s) for pick in picks]
+        by_window = [_where_it_stops(job, window, table) for window in windows]
+        return [[clips[number] for clips in by_window] for number in range(len(job.run.shapes))]
+    return clips_of(picks, FoundFrames(pixels=pixels), table.times_s)
 
 
-def _where_it_stops(
-    run: FfmpegRun, sampling: Sampling, window: Window, limits: Limits, table: FrameTable
-) -> ClipOrError:
+def _where_it_stops(job: _Job, window: Window, table: FrameTable) -> list[ClipOrError]:
     """A window of a video that ffmpeg does not decode to its last wanted frame without complaint."""
-    (judged,) = decode_video(run.source, sampling, [window], size=1, limits=limits)
+    ((judged,),) = decode_video(job.run.source, job.sampling, [window], [Geometry(size=1)], limits=job.limits)
     if isinstance(judged, SampleError):
-        return judged
-    pick = sampling.positions(table.times_s, table.end_s, window)
+        return [judged] * len(job.run.shapes)
+    picks = pick_frames(job.sampling, table.times_s, table.end_s, [window], job.check)
+    pick = job.sampling.positions(table.times_s, table.end_s, window)
     if not np.array_equal(judged.pts_s, table.times_s[pick]):  # the packets are not the frames
-        return _by_number(run, sampling, [window], limits)[0]
-    selection = _by_time(table, union_of([pick]))
+        return [clip for (clip,) in _by_number(job, [window])]
     try:
-        pixels = run.frames(selection)
+        pixels = job.run.frames(_by_time(table, union_of(picks)))
     except SampleError as error:
-        return error
-    return clip_of(pick, FoundFrames(pixels=pixels), table.times_s)
+        return [error] * len(picks)
+    return [clip for (clip,) in clips_of(picks, FoundFrames(pixels=pixels), table.times_s)]
 
 
-def _by_number(run: FfmpegRun, sampling: Sampling, windows: Sequence[Window], limits: Limits) -> list[ClipOrError]:
+def _by_number(job: _Job, windows: Sequence[Window]) -> list[list[ClipOrError]]:
     """Windows of a video whose frames must all be decoded to be known: PyAV counts them, and finds none damaged."""
-    counted = CountedVideo(run.source, limits)
+    counted = CountedVideo(job.run.source, job.limits)
     if len(counted.sizes) > 1:  # ffmpeg would begin to count again at each
         raise SampleError("decode", "its frames change their size on the way, use backend 'pyav'", permanent=True)
-    picks = [pick_frames(sampling, counted.times_s, counted.end_s, window) for window in windows]
+    picks = pick_frames(job.sampling, counted.times_s, counted.end_s, windows, job.check)
     wanted = union_of(picks)
     num = len(counted.times_s)
     ranges = _ranges([*wanted, num - 1])
@@ -101,8 +130,8 @@ def _by_number(run: FfmpegRun, sampling: Sampling, windows: Sequence[Window], li
     selection = Selection(
         expression=expression, positions=_positions(ranges), kept=frozenset(wanted), is_by_number=True
     )
-    pixels = run.frames(selection)
-    return [clip_of(pick, FoundFrames(pixels=pixels), counted.times_s) for pick in picks]
+    pixels = job.run.frames(selection)
+    return clips_of(picks, FoundFrames(pixels=pixels), counted.times_s)
 
 
 def _by_time(table: FrameTable, wanted: Sequence[int]) -> Selection:
@@ -137,15 +166,21 @@ def _positions(ranges: Sequence[tuple[int, int]]) -> list[int]:
     return [position for first, last in ranges for position in range(first, last + 1)]
 
 
-def _shape(size: int | None, fit: str) -> str:
+def _shape(geometry: Geometry, sides: tuple[int, int]) -> str:
     """The filters behind the selection. Frames are upright there: ffmpeg turns them first."""
+    size, fit = geometry.size, geometry.fit
     if size is None:
         return "format=rgb24"
+    to_rgb = f"flags={geometry.interpolation},format=rgb24"
     if fit == "squash":
-        return f"scale={size}:{size}:flags=bicubic,format=rgb24"
+        return f"scale={size}:{size}:{to_rgb}"
     side = "min(iw,ih)" if fit == "crop" else "max(iw,ih)"
-    sides = (f"'max(1,floor((2*{length}*{size}+{side})/(2*{side})))'" for length in ("iw", "ih"))
-    scale = f"scale={':'.join(sides)}:flags=bicubic,format=rgb24"
+    if geometry.short_side is None:
+        lengths = [f"'max(1,floor((2*{length}*{size}+{side})/(2*{side})))'" for length in ("iw", "ih")]
+    else:
+        lengths = [f"'floor({length}*{geometry.short_side}/{side})'" for length in ("iw", "ih")]
+    before = "format=rgb24," if geometry.enlarges(*sides) else ""
+    scale = f"{before}scale={':'.join(lengths)}:{to_rgb}"
     if fit == "crop":
         return f"{scale},crop={size}:{size}:floor((iw-ow)/2):floor((ih-oh)/2):exact=1"
     return f"{scale},pad={size}:{size}:floor((ow-iw)/2):floor((oh-ih)/2):black"

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import os
 import re
 import shutil
 import subprocess
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from typing import cast
 
 import numpy as np
 
 from ..errors import SampleError, UsageError, environment_failure
+from .geometry import Pixels
 from .video_file import FORMATS, PROTOCOLS, VideoSource
 
 _running: set[subprocess.Popen[bytes]] = set()
@@ -98,34 +101,51 @@ class FfmpegRun:
     """The video."""
     stream: int
     """Which of its streams."""
-    shape: str
-    """The filters that selected frames go through."""
+    shapes: tuple[str, ...]
+    """The filters that selected frames go through, one chain for each geometry."""
     max_pixels: int
     """Pixels of a frame, as stored and as returned."""
     timeout_s: float
     """When it is killed."""
 
-    def frames(self, selection: Selection, *, stop_at_damage: bool = False) -> dict[int, np.ndarray]:
-        """uint8 [height, width, 3] by position. Raises SampleError when not just the selected frames arrive."""
+    def frames(self, selection: Selection, *, stop_at_damage: bool = False) -> dict[int, Pixels]:
+        """By position: uint8 [height, width, 3] of each shape, from one process that decodes once.
+
+        Raises SampleError when not just the selected frames arrive.
+        """
+        if not selection.positions:
+            return {}
+        with self._input() as (url, descriptors):
+            command = functools.partial(self._command, url, selection, stop_at_damage)
+            num = len(self.shapes)
+            with (
+                ThreadPoolExecutor(num, thread_name_prefix="ffmpeg's output") as readers,
+                _Process(command, num, descriptors, self.timeout_s) as process,
+            ):
+                read = functools.partial(self._read, process, selection)
+                if num == 1:
+                    found = [read(process.outputs[0])]
+                else:  # all at a time: which of them it writes next is its own affair
+                    futures = [readers.submit(read, output) for output in process.outputs]
+                    for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                        future.result()
+                    found = [future.result() for future in futures]
+        return {position: tuple(frames[position] for frames in found) for position in found[0]}
+
+    def _read(self, process: _Process, selection: Selection, output: BufferedReader) -> dict[int, np.ndarray]:
         pixels: dict[int, np.ndarray] = {}
         num = len(selection.positions)
-        if not num:
-            return pixels
-        with (
-            self._input() as (url, descriptors),
-            _Process(self._command(url, selection, stop_at_damage), descriptors, self.timeout_s) as process,
-        ):
-            for number, position in enumerate(selection.positions):
-                frame = _read_ppm(process.output, self.max_pixels)
-                if frame is None:
-                    raise process.failure(number, num)
-                if position in selection.kept:
-                    pixels[position] = frame
-            if process.output.read(1):
-                raise SampleError("decode", f"ffmpeg gives more than {num} frames", permanent=True)
+        for number, position in enumerate(selection.positions):
+            frame = _read_ppm(output, self.max_pixels)
+            if frame is None:
+                raise process.failure(number, num)
+            if position in selection.kept:
+                pixels[position] = frame
+        if output.read(1):
+            raise SampleError("decode", f"ffmpeg gives more than {num} frames", permanent=True)
         return pixels
 
-    @contextmanager
+    @contextlib.contextmanager
     def _input(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """What ffmpeg opens, and the descriptors that it needs for that."""
         target = self.source.target()
@@ -137,7 +157,7 @@ class FfmpegRun:
             file.flush()
             yield f"file:/dev/fd/{file.fileno()}", (file.fileno(),)
 
-    def _command(self, url: str, selection: Selection, stop_at_damage: bool) -> list[str]:
+    def _command(self, url: str, selection: Selection, stop_at_damage: bool, outputs: Sequence[int]) -> list[str]:
         executable = ffmpeg_executable()
         command = [executable, "-nostdin", "-v", "error", "-filter_threads", "1"]
         if stop_at_damage:
@@ -145,28 +165,50 @@ class FfmpegRun:
         # -copyts: times as in the file, by which frames are selected.
         command += ["-threads", "1", "-max_pixels", str(self.max_pixels), "-copyts"]
         command += ["-format_whitelist", FORMATS, "-protocol_whitelist", PROTOCOLS, "-i", url]
-        command += ["-map", f"0:{self.stream}", "-vf", f"select='{selection.expression}',{self.shape}"]
-        if not selection.is_by_number:
-            command += ["-frames:v", str(len(selection.positions))]
-        return [*command, *_keep_all_frames(_version_of(executable)), "-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
+        ending = [] if selection.is_by_number else ["-frames:v", str(len(selection.positions))]
+        ending += [*_keep_all_frames(_version_of(executable)), "-f", "image2pipe", "-c:v", "ppm"]
+        select = f"select='{selection.expression}'"
+        if len(self.shapes) == 1:
+            return [*command, "-map", f"0:{self.stream}", "-vf", f"{select},{self.shapes[0]}", *ending, "pipe:1"]
+        names = [f"[{name}{number}]" for name in ("in", "out") for number in range(len(self.shapes))]
+        ins, outs = names[: len(self.shapes)], names[len(self.shapes) :]
+        chains = [f"{start}{shape}{end}" for start, shape, end in zip(ins, self.shapes, outs, strict=True)]
+        graph = f"[0:{self.stream}]{select},split={len(ins)}{''.join(ins)};{';'.join(chains)}"
+        command += ["-filter_complex_threads", "1", "-filter_complex", graph]
+        for name, output in zip(outs, outputs, strict=True):
+            command += ["-map", name, *ending, f"pipe:{output}"]
+        return command
 
 
 class _Process:
     """A running ffmpeg, which does not outlive its context."""
 
-    def __init__(self, command: Sequence[str], descriptors: Sequence[int], timeout_s: float) -> None:
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=descriptors,
-            )
-        except OSError as error:
-            raise environment_failure(error, "start ffmpeg") from error
+    def __init__(
+        self,
+        command: Callable[[Sequence[int]], Sequence[str]],
+        num_outputs: int,
+        descriptors: Sequence[int],
+        timeout_s: float,
+    ) -> None:
+        """`command` is told the descriptors to write to."""
+        with contextlib.ExitStack() as stack:
+            try:
+                pipes = [_pipe(stack) for _ in range(num_outputs - 1)]
+                written = [writing.fileno() for _, writing in pipes]
+                self._process = subprocess.Popen(
+                    command([1, *written]),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=(*descriptors, *written),
+                )
+            except OSError as error:
+                raise environment_failure(error, "start ffmpeg") from error
+            for _, writing in pipes:
+                writing.close()
+            stack.pop_all()
         assert self._process.stdout is not None
-        self.output = cast("BufferedReader", self._process.stdout)
+        self.outputs = [cast("BufferedReader", self._process.stdout), *(reading for reading, _ in pipes)]
         self._said: deque[bytes] = deque(maxlen=_KEPT_CHUNKS)
         self._listener = threading.Thread(target=self._listen, name="ffmpeg's stderr", daemon=True)
         self._timeout_s = timeout_s
@@ -188,7 +230,8 @@ class _Process:
         self._process.wait()
         _running.discard(self._process)
         self._listener.join()
-        self.output.close()
+        for output in self.outputs:
+            output.close()
 
     def failure(self, number: int, num: int) -> SampleError:
         """Why it ended after `number` of `num` frames."""
@@ -209,6 +252,11 @@ class _Process:
         with self._process.stderr as stream:
             while chunk := stream.read(1024):
                 self._said.append(chunk)
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[BufferedReader, FileIO]:
+    reading, writing = os.pipe()
+    return stack.enter_context(os.fdopen(reading, "rb")), stack.enter_context(FileIO(writing, "wb"))
 
 
 def _read_ppm(stream: BufferedReader, max_pixels: int) -> np.ndarray | None:

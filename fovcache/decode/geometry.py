@@ -1,9 +1,10 @@
-"""From decoded frames to upright RGB at the size asked for, in one swscale call."""
+"""From decoded frames to upright RGB at the geometries asked for, in one swscale call each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -63,58 +64,82 @@ class Geometry:
             raise SampleError("decode", reason, permanent=True)
         return scaled[0], scaled[1]
 
+    def enlarges(self, width: int, height: int) -> bool:
+        """Whether RGB has to be scaled, and not the colours as stored, for the pixels of Hugging Face's processors.
+
+        Where frames shrink it makes next to no difference, and takes several times as long.
+        """
+        return self.short_side is not None and self.short_side >= min(width, height)
+
+    def refusal(self, width: int, height: int, max_pixels: int) -> SampleError | None:
+        """Why frames of these sides cannot be brought to it; None where they can."""
+        try:
+            self.scaled(width, height, max_pixels)
+        except SampleError as error:
+            return error
+        return None
+
+    def returned(self, width: int, height: int) -> tuple[int, int]:
+        """Both sides of what comes of it in the end."""
+        return (width, height) if self.size is None else (self.size, self.size)
+
 
 NATIVE = Geometry()
 
-
-def check_geometry(size: int | None, fit: str) -> None:
-    Geometry(size=size, fit=fit)
+Pixels: TypeAlias = "tuple[np.ndarray | SampleError, ...]"
+"""One frame in several geometries: uint8 [height, width, 3], or why it would be too large."""
+Convert: TypeAlias = "Callable[[VideoFrame], Pixels]"
 
 
 class FrameConverter:
-    """Converts the frames of one video. Keeps swscale's tables from one frame to the next; not thread-safe.
+    """Converts the frames of one video to one geometry. Keeps swscale's tables between frames; not thread-safe.
 
-    Without a size, pixels are those of PyAV's `frame.to_ndarray(format="rgb24")`; with one, swscale's bicubic. The
-    display matrix's rotation is applied by quarter turns, `np.rot90(x, rotation / 90)`; pixels are taken for square.
+    Native pixels are those of PyAV's `frame.to_ndarray(format="rgb24")`; others are swscale's. The display matrix's
+    rotation is applied by quarter turns, `np.rot90(x, rotation / 90)`; pixels are taken for square.
     """
 
-    def __init__(self, size: int | None = None, fit: str = "crop", *, max_pixels: int) -> None:
+    def __init__(self, geometry: Geometry, *, max_pixels: int) -> None:
         from av.video.reformatter import VideoReformatter
 
-        check_geometry(size, fit)
-        self._size = size
-        self._fit = fit
+        self._geometry = geometry
         self._max_pixels = max_pixels
         self._reformatter = VideoReformatter()
+        self._plain = VideoReformatter()
 
     def convert(self, frame: VideoFrame) -> np.ndarray:
         """uint8 [height, width, 3], contiguous. Raises SampleError when it would be too large."""
         turns = round(frame.rotation / 90) % 4
-        if self._size is None:
-            plain = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        size = self._geometry.size
+        if size is None:
+            plain = self._plain.reformat(frame, format="rgb24", threads=1).to_ndarray()
             return np.ascontiguousarray(np.rot90(plain, turns))
-        width, height = self.scaled(frame.width, frame.height)
-        # The same pixels in a third of the time; at even widths swscale treats colour another way for each format.
-        pixel_format = "gbrp" if width % 2 else "rgb24"
+        width, height = self._geometry.scaled(frame.width, frame.height, self._max_pixels)
+        if self._geometry.enlarges(frame.width, frame.height):
+            frame = self._plain.reformat(frame, format="rgb24", threads=1)
+        interpolation = self._geometry.interpolation
+        # The same pixels in a third of the time; otherwise swscale treats colour another way for each format.
+        pixel_format = "gbrp" if width % 2 and interpolation == "bicubic" else "rgb24"
         scaled = self._reformatter.reformat(
-            frame, width=width, height=height, format=pixel_format, interpolation="BICUBIC", threads=1
+            frame, width=width, height=height, format=pixel_format, interpolation=interpolation.upper(), threads=1
         )
-        return np.ascontiguousarray(_square(np.rot90(scaled.to_ndarray(), turns), self._size))
+        return np.ascontiguousarray(_square(np.rot90(scaled.to_ndarray(), turns), size))
 
-    def scaled(self, width: int, height: int) -> tuple[int, int]:
-        """Both sides after scaling, before what is cropped off or padded."""
-        size = self._size
-        assert size is not None
-        if self._fit == "squash":
-            return size, size
-        side = (min if self._fit == "crop" else max)(width, height)
-        scaled = tuple(max(1, (2 * length * size + side) // (2 * side)) for length in (width, height))
-        if scaled[0] * scaled[1] > self._max_pixels:
-            reason = (
-                f"{width}×{height} scaled to {scaled[0]}×{scaled[1]} is over the limit of {self._max_pixels} pixels"
-            )
-            raise SampleError("decode", reason, permanent=True)
-        return scaled[0], scaled[1]
+
+def converter_to(geometries: Sequence[Geometry], *, max_pixels: int) -> Convert:
+    """A function from a frame of one video to its pixels in each geometry."""
+    converters = [FrameConverter(geometry, max_pixels=max_pixels) for geometry in geometries]
+
+    def convert(frame: VideoFrame) -> Pixels:
+        return tuple(_pixels_or_error(converter, frame) for converter in converters)
+
+    return convert
+
+
+def _pixels_or_error(converter: FrameConverter, frame: VideoFrame) -> np.ndarray | SampleError:
+    try:
+        return converter.convert(frame)
+    except SampleError as error:
+        return error
 
 
 def _square(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import EnvironmentFailure, FovcacheError, SampleError, UsageError, environment_failure
+from .geometry import NATIVE, Geometry
 from .limits import Limits
 from .messages import Job, error_of, outcomes_of, receive
 from .sampling import WHOLE, Sampling, Window
@@ -68,12 +69,11 @@ class IsolatedDecoder:
         source: VideoSource,
         sampling: Sampling,
         windows: Sequence[Window] = (WHOLE,),
+        geometries: Sequence[Geometry] = (NATIVE,),
         *,
-        size: int | None = None,
-        fit: str = "crop",
         limits: Limits | None = None,
         backend: str = "pyav",
-    ) -> list[ClipOrError]:
+    ) -> list[list[ClipOrError]]:
         """What the backend's own function gives; `pillow` decodes stills, the others videos.
 
         Raises SampleError for what takes too long (transient) or ends two processes that decode it (permanent),
@@ -83,8 +83,7 @@ class IsolatedDecoder:
             source=source,
             sampling=sampling,
             windows=tuple(windows),
-            size=size,
-            fit=fit,
+            geometries=tuple(geometries),
             limits=limits or Limits(),
             backend=backend,
         )
@@ -181,7 +180,7 @@ class _Worker:
         """Raises _Ended when it does not begin."""
         self._answer(None, _START_S)
 
-    def decode(self, job: Job) -> list[ClipOrError]:
+    def decode(self, job: Job) -> list[list[ClipOrError]]:
         """Raises _Ended when it ends instead, or has to be ended."""
         header, payload = self._answer(job, self._timeout_s)
         try:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SampleError
+from .geometry import Geometry
 from .limits import Limits
 from .sampling import Sampling, Window
 from .video import ClipOrError, DecodedClip
@@ -35,10 +36,8 @@ class Job:
     """Which frames."""
     windows: tuple[Window, ...]
     """Of which parts."""
-    size: int | None
-    """Pixels of a side; None for native pixels."""
-    fit: str
-    """`crop`, `squash` or `pad`."""
+    geometries: tuple[Geometry, ...]
+    """What the frames are brought to."""
     limits: Limits
     """What is refused."""
     backend: str
@@ -58,6 +57,7 @@ class Job:
             source=VideoSource(**values.pop("source"), data=data.tobytes()),
             sampling=Sampling(**values.pop("sampling")),
             windows=tuple(Window(**window) for window in values.pop("windows")),
+            geometries=tuple(Geometry(**geometry) for geometry in values.pop("geometries")),
             limits=Limits(**values.pop("limits")),
             **values,
         )
@@ -91,33 +91,37 @@ def _read(stream: BufferedIOBase, num: int) -> np.ndarray:
     return data
 
 
-def send_outcomes(stream: BufferedIOBase, outcomes: Iterable[ClipOrError]) -> None:
-    """Write clips, and errors in the places of others. Raises OSError."""
+def send_outcomes(stream: BufferedIOBase, outcomes: Iterable[Sequence[ClipOrError]]) -> None:
+    """Write the clips of each geometry, and errors in the places of others. Raises OSError."""
     described, payloads = [], []
-    for outcome in outcomes:
-        if isinstance(outcome, SampleError):
-            described.append(error_document(outcome))
-        else:
-            described.append({"shape": outcome.frames.shape, "pts_s": outcome.pts_s.tolist()})
-            payloads.append(np.ascontiguousarray(outcome.frames).data)
+    for clips in outcomes:
+        described.append([_described(clip) for clip in clips])
+        payloads += [np.ascontiguousarray(clip.frames).data for clip in clips if isinstance(clip, DecodedClip)]
     send(stream, {"outcomes": described}, payloads)
 
 
-def outcomes_of(header: Mapping[str, Any], payload: np.ndarray) -> list[ClipOrError]:
+def _described(clip: ClipOrError) -> dict[str, Any]:
+    if isinstance(clip, SampleError):
+        return error_document(clip)
+    return {"shape": clip.frames.shape, "pts_s": clip.pts_s.tolist()}
+
+
+def outcomes_of(header: Mapping[str, Any], payload: np.ndarray) -> list[list[ClipOrError]]:
     """What `send_outcomes` wrote. Raises KeyError, TypeError, ValueError for what it cannot have written."""
-    outcomes: list[ClipOrError] = []
     at = 0
-    for described in header["outcomes"]:
+
+    def outcome(described: Mapping[str, Any]) -> ClipOrError:
+        nonlocal at
         if "stage" in described:
-            outcomes.append(error_of(described))
-            continue
+            return error_of(described)
         shape = tuple(int(length) for length in described["shape"])
         pts_s = np.array(described["pts_s"], np.float64)
-        end = at + math.prod(shape)
         if len(shape) != 4 or min(shape) < 1 or shape[3] != 3 or pts_s.shape != shape[:1]:
             raise ValueError(f"frames of shape {shape}")
-        outcomes.append(DecodedClip(frames=payload[at:end].reshape(shape), pts_s=pts_s))
-        at = end
+        begin, at = at, at + math.prod(shape)
+        return DecodedClip(frames=payload[begin:at].reshape(shape), pts_s=pts_s)
+
+    outcomes = [[outcome(described) for described in clips] for clips in header["outcomes"]]
     if at != len(payload):
         raise ValueError(f"{len(payload)} bytes, of which {at} are frames")
     return outcomes

@@ -10,11 +10,13 @@ import functools
 import io
 import re
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import SampleError
+from .geometry import Geometry, Pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,9 +59,17 @@ def _register_formats() -> None:
 
 
 def decode_still(data: bytes, *, size: int | None = None, fit: str = "crop") -> np.ndarray:
-    """Decode an image to uint8 [height, width, 3], upright (EXIF orientation applied), transparency dropped.
+    """Decode an image to uint8 [height, width, 3]. Raises SampleError: see `decode_stills`."""
+    (pixels,) = decode_stills(data, (Geometry(size=size, fit=fit),))
+    if isinstance(pixels, SampleError):
+        raise pixels
+    return pixels
 
-    `size` in pixels: see `FrameInput`. Raises SampleError (permanent) for bytes that are not a whole 8-bit image.
+
+def decode_stills(data: bytes, geometries: Sequence[Geometry]) -> Pixels:
+    """Decode an image once, to each geometry; upright (EXIF orientation applied), transparency dropped.
+
+    Raises SampleError (permanent) for bytes that are not a whole 8-bit image.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -69,7 +79,8 @@ def decode_still(data: bytes, *, size: int | None = None, fit: str = "crop") -> 
     try:
         _ignore_pillows_warnings()
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            return np.asarray(_resize(_upright_rgb(image), size, fit))
+            upright = _upright_rgb(image)
+            return tuple(_pixels_or_error(upright, geometry) for geometry in geometries)
     except UnidentifiedImageError:
         raise SampleError("decode", "not an image that can be read", permanent=True) from None
     except Image.DecompressionBombError as error:
@@ -123,22 +134,34 @@ def _is_deep(image: Image) -> bool:
     return False
 
 
-def _resize(image: Image, size: int | None, fit: str) -> Image:
+def _pixels_or_error(image: Image, geometry: Geometry) -> np.ndarray | SampleError:
+    try:
+        return np.asarray(_resize(image, geometry))
+    except SampleError as error:
+        return error
+
+
+def _resize(image: Image, geometry: Geometry) -> Image:
     from PIL import Image as PillowImage
 
+    size = geometry.size
+    resampling = PillowImage.Resampling[geometry.interpolation.upper()]
+    if geometry.short_side is not None and size is not None:
+        scaled = image.resize(geometry.scaled(*image.size, MAX_PIXELS), resampling)
+        at_x, at_y = (scaled.width - size) // 2, (scaled.height - size) // 2
+        return scaled.crop((at_x, at_y, at_x + size, at_y + size))
     if size is None or image.size == (size, size):
         return image
-    bicubic = PillowImage.Resampling.BICUBIC
-    if fit == "squash":
-        return image.resize((size, size), bicubic)
+    if geometry.fit == "squash":
+        return image.resize((size, size), resampling)
     width, height = image.size
-    if fit == "crop":
+    if geometry.fit == "crop":
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         # Resizing out of a box never makes a picture larger than asked for, whatever the aspect ratio.
-        return image.resize((size, size), bicubic, box=(left, top, left + side, top + side))
+        return image.resize((size, size), resampling, box=(left, top, left + side, top + side))
     side = max(width, height)
-    scaled = image.resize((max(1, round(width * size / side)), max(1, round(height * size / side))), bicubic)
+    scaled = image.resize((max(1, round(width * size / side)), max(1, round(height * size / side))), resampling)
     padded = PillowImage.new("RGB", (size, size))
     padded.paste(scaled, ((size - scaled.width) // 2, (size - scaled.height) // 2))
     return padded

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import SampleError
 from .frame_table import FrameTable, read_table
-from .geometry import FrameConverter
+from .geometry import NATIVE, Convert, Geometry, Pixels, converter_to
 from .limits import Limits
 from .sampling import WHOLE, Sampling, Window
 from .video_file import OpenVideo, VideoSource, open_video, packets_of, said
@@ -48,39 +48,34 @@ def decode_video(
     source: VideoSource,
     sampling: Sampling,
     windows: Sequence[Window] = (WHOLE,),
+    geometries: Sequence[Geometry] = (NATIVE,),
     *,
-    size: int | None = None,
-    fit: str = "crop",
     limits: Limits | None = None,
-) -> list[ClipOrError]:
-    """One clip for each window of a video, all of them in one pass.
+) -> list[list[ClipOrError]]:
+    """For each geometry one clip for each window of a video, all of them in one pass: no frame is decoded twice.
 
-    A window that cannot be had is a SampleError in its place; raises SampleError where the whole file is at fault.
+    A clip that cannot be had is a SampleError in its place; raises SampleError where the whole file is at fault.
     """
     limits = limits or Limits()
-    convert = FrameConverter(size, fit, max_pixels=limits.max_pixels).convert
+    convert = converter_to(geometries, max_pixels=limits.max_pixels)
     with open_video(source, limits) as video:
-        context = video.stream.codec_context
-        width, height = (size, size) if size is not None else (context.width, context.height)
-        check = functools.partial(limits.check_clip, width=width, height=height)
+        check = check_of(video, geometries, limits)
         table = read_table(video, limits)
         if table.is_exact:
-            times_s, end_s = table.times_s, table.end_s
-            picks = [pick_frames(sampling, times_s, end_s, window, check) for window in windows]
+            picks = pick_frames(sampling, table.times_s, table.end_s, windows, check)
             found = _decode_runs(video, source, limits, table, union_of(picks), convert)
             if found is None:
                 with _in_order(source, limits) as frames:
                     found = _take_by_table(frames, table, union_of(picks), convert)
             if found is not None:
-                return [clip_of(pick, found, times_s) for pick in picks]
+                return clips_of(picks, found, table.times_s)
     counted = CountedVideo(source, limits)
-    picks = [pick_frames(sampling, counted.times_s, counted.end_s, window, check) for window in windows]
-    found = counted.take(union_of(picks), convert)
-    return [clip_of(pick, found, counted.times_s) for pick in picks]
+    picks = pick_frames(sampling, counted.times_s, counted.end_s, windows, check)
+    return clips_of(picks, counted.take(union_of(picks), convert), counted.times_s)
 
 
-Convert: TypeAlias = "Callable[[av.VideoFrame], np.ndarray]"
 Pick: TypeAlias = "np.ndarray | SampleError"
+Check: TypeAlias = "Callable[[int], Sequence[SampleError | None]]"
 PacketGetter: TypeAlias = "Callable[[int], av.Packet[av.VideoStream] | None]"
 
 
@@ -88,42 +83,58 @@ PacketGetter: TypeAlias = "Callable[[int], av.Packet[av.VideoStream] | None]"
 class FoundFrames:
     """Pixels of wanted frames by their position in presentation order, and what ended the decoding early."""
 
-    pixels: dict[int, np.ndarray]
-    """By position: uint8 [height, width, 3]."""
+    pixels: dict[int, Pixels]
+    """By position: in each geometry."""
     fault: SampleError | None = None
     """Why frames are missing; None where none are."""
 
 
+def check_of(video: OpenVideo, geometries: Sequence[Geometry], limits: Limits) -> Check:
+    """A function from a clip's number of frames to what is refused of it, for each geometry."""
+    context = video.stream.codec_context
+    sizes = [geometry.returned(context.width, context.height) for geometry in geometries]
+    return functools.partial(limits.refusals, sizes=sizes)
+
+
 def pick_frames(
-    sampling: Sampling,
-    times_s: np.ndarray,
-    end_s: float,
-    window: Window,
-    check: Callable[[int], None] = lambda num_frames: None,
-) -> Pick:
-    """Positions of the frames of a window, or why there are none. `check` may refuse how many there are."""
+    sampling: Sampling, times_s: np.ndarray, end_s: float, windows: Sequence[Window], check: Check
+) -> list[list[Pick]]:
+    """For each geometry, positions of the frames of each window, or why there are none."""
+    by_window = [_pick(sampling, times_s, end_s, window, check) for window in windows]
+    return [[picks[number] for picks in by_window] for number in range(len(check(0)))]
+
+
+def _pick(sampling: Sampling, times_s: np.ndarray, end_s: float, window: Window, check: Check) -> list[Pick]:
     try:
         pick = sampling.positions(times_s, end_s, window)
-        check(len(pick))
     except SampleError as error:
-        return error
-    return pick
+        return [error for _ in check(0)]
+    return [pick if refusal is None else refusal for refusal in check(len(pick))]
 
 
-def union_of(picks: Iterable[Pick]) -> list[int]:
+def union_of(picks: Iterable[Iterable[Pick]]) -> list[int]:
     """All picked positions, ascending."""
-    return sorted({position for pick in picks if not isinstance(pick, SampleError) for position in pick.tolist()})
+    distinct = {id(pick): pick for pick in itertools.chain(*picks) if not isinstance(pick, SampleError)}
+    return sorted({position for pick in distinct.values() for position in pick.tolist()})
 
 
-def clip_of(pick: Pick, found: FoundFrames, times_s: np.ndarray) -> ClipOrError:
-    """The clip of what was picked; what is missing is the fault's."""
+def clips_of(picks: Sequence[Sequence[Pick]], found: FoundFrames, times_s: np.ndarray) -> list[list[ClipOrError]]:
+    """For each geometry the clips of what was picked; what is missing is the fault's."""
+    return [[_clip_of(pick, found, times_s, number) for pick in each] for number, each in enumerate(picks)]
+
+
+def _clip_of(pick: Pick, found: FoundFrames, times_s: np.ndarray, geometry: int) -> ClipOrError:
     if isinstance(pick, SampleError):
         return pick
-    missing = [position for position in pick.tolist() if position not in found.pixels]
-    if missing:
-        assert found.fault is not None, "a frame did not arrive, and nothing says why"
-        return found.fault
-    frames = [found.pixels[position] for position in pick.tolist()]
+    frames = []
+    for position in pick.tolist():
+        if position not in found.pixels:
+            assert found.fault is not None, "a frame did not arrive, and nothing says why"
+            return found.fault
+        frame = found.pixels[position][geometry]
+        if isinstance(frame, SampleError):
+            return frame
+        frames.append(frame)
     if len({frame.shape for frame in frames}) > 1:
         return SampleError("decode", "its frames change their size on the way; set a size", permanent=True)
     return DecodedClip(frames=np.stack(frames), pts_s=times_s[pick])
@@ -139,7 +150,7 @@ def _decode_runs(
     position_of = dict(zip(table.pts[wanted_packets].tolist(), wanted, strict=True))
     is_taken = table.is_needed.copy()
     is_taken[wanted_packets] = True
-    pixels: dict[int, np.ndarray] = {}
+    pixels: dict[int, Pixels] = {}
     try:
         with _packets(source, limits, table) as packet_of:
             for run in _runs(table, wanted_packets.tolist()):
@@ -236,7 +247,7 @@ def _take_by_table(
     frames: Iterator[av.VideoFrame], table: FrameTable, wanted: Sequence[int], convert: Convert
 ) -> FoundFrames | None:
     """Decode everything up to the last wanted frame. None when the frames are not those of the table."""
-    pixels: dict[int, np.ndarray] = {}
+    pixels: dict[int, Pixels] = {}
     asked = set(wanted)
     try:
         for position, frame in enumerate(frames):
@@ -291,7 +302,7 @@ class CountedVideo:
         asked = set(wanted)
         if self._kept is not None:
             return FoundFrames(pixels={position: convert(self._kept[position]) for position in asked})
-        pixels: dict[int, np.ndarray] = {}
+        pixels: dict[int, Pixels] = {}
         with _in_order(self._source, self._limits) as frames:
             for position, frame in enumerate(itertools.islice(frames, max(asked, default=-1) + 1)):
                 if position in asked:

@@ -15,11 +15,13 @@ from io import BufferedIOBase
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+
 from ..errors import EnvironmentFailure, FovcacheError, SampleError
 from .clip import decoder, still_clip
 from .messages import Job, error_document, receive, send, send_outcomes
-from .sampling import Window
-from .stills import decode_still
+from .sampling import Sampling, Window
+from .stills import decode_stills
 from .video import ClipOrError
 
 STILLS = "pillow"
@@ -52,20 +54,20 @@ def main() -> None:
             send(answers, {"error": error_document(SampleError("decode", reason, permanent=True))})
 
 
-def decode_job(job: Job) -> list[ClipOrError]:
+def decode_job(job: Job) -> list[list[ClipOrError]]:
     """What the backend decodes, as it does in a build: videos, or stills."""
     if job.backend != STILLS:
         decode = decoder(job.backend)
-        return decode(job.source, job.sampling, job.windows, size=job.size, fit=job.fit, limits=job.limits)
-    pixels = decode_still(_bytes_of(job), size=job.size, fit=job.fit)
+        return decode(job.source, job.sampling, job.windows, job.geometries, limits=job.limits)
+    stills = decode_stills(_bytes_of(job), job.geometries)
+    return [[_still_clip(pixels, job.sampling, window) for window in job.windows] for pixels in stills]
 
-    def clip(window: Window) -> ClipOrError:
-        try:
-            return still_clip(pixels, job.sampling, window)
-        except SampleError as error:
-            return error
 
-    return [clip(window) for window in job.windows]
+def _still_clip(pixels: np.ndarray | SampleError, sampling: Sampling, window: Window) -> ClipOrError:
+    try:
+        return pixels if isinstance(pixels, SampleError) else still_clip(pixels, sampling, window)
+    except SampleError as error:
+        return error
 
 
 def _bytes_of(job: Job) -> bytes:

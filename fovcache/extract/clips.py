@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from ..decode.clip import BACKENDS, decoder, decoder_software
+from ..decode.geometry import Geometry
 from ..decode.limits import Limits
 from ..decode.sampling import WHOLE, Sampling, Window
 from ..decode.video_file import VIDEO_SUFFIXES, VideoSource
@@ -83,18 +84,27 @@ class ClipInput(FrameInput):
         """Video files."""
         return VIDEO_SUFFIXES
 
-    def read(self, data: bytes, name: str) -> np.ndarray:
-        """uint8 [frames, height, width, 3] of a video in memory. Raises SampleError."""
-        (item,) = self.read_windows(VideoSource(data=data), (WHOLE,))
-        if isinstance(item, SampleError):
-            raise item
-        return item
+    def read_to(self, data: bytes, geometries: Sequence[Geometry]) -> list[np.ndarray | SampleError]:
+        """For each geometry, uint8 [frames, height, width, 3] of a video in memory, or why it cannot be had."""
+        return [item for (item,) in self.read_windows_to(VideoSource(data=data), (WHOLE,), geometries)]
 
     def read_windows(self, source: VideoSource, windows: Sequence[Window]) -> list[np.ndarray | SampleError]:
         """uint8 [frames, height, width, 3] for each window, or why it cannot be had. Raises SampleError."""
+        (items,) = self.read_windows_to(source, windows, (self.geometry,))
+        return items
+
+    def read_windows_to(
+        self, source: VideoSource, windows: Sequence[Window], geometries: Sequence[Geometry]
+    ) -> list[list[np.ndarray | SampleError]]:
+        """For each geometry what `read_windows` gives, of one decode. Raises SampleError."""
         decode = self.decode or decoder(self.backend)
-        clips = decode(source, self.sampling, windows, size=self.size, fit=self.fit, limits=self.limits)
-        return [clip if isinstance(clip, SampleError) else clip.frames for clip in clips]
+        each = decode(source, self.sampling, windows, geometries, limits=self.limits)
+        return [[clip if isinstance(clip, SampleError) else clip.frames for clip in clips] for clips in each]
+
+    @property
+    def decoding(self) -> Hashable:
+        """Inputs for which this is equal can share a decode: they differ in what comes after it."""
+        return self.sampling, self.backend, self.limits, self.decode
 
     def rows_of(self, item: np.ndarray) -> int | None:
         """The clip's frames."""

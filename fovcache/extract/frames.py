@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..decode.geometry import NATIVE, Geometry
 from ..decode.sampling import WHOLE, Sampling
-from ..decode.stills import STILL_SUFFIXES, decode_still, still_decoder
+from ..decode.stills import STILL_SUFFIXES, decode_stills, still_decoder
 from ..decode.video_file import VideoSource
 from ..errors import EncoderError, SampleError, UsageError
 from ..keys.digest import Document
@@ -119,12 +119,23 @@ class FrameInput:
 
     def read(self, data: bytes, name: str) -> np.ndarray:
         """uint8 [1, height, width, 3]. Raises SampleError."""
+        (item,) = self.read_to(data, (self.geometry,))
+        if isinstance(item, SampleError):
+            raise item
+        return item
+
+    def read_to(self, data: bytes, geometries: Sequence[Geometry]) -> list[np.ndarray | SampleError]:
+        """For each geometry, uint8 [1, height, width, 3] of one decode, or why it cannot be had. Raises SampleError."""
         if self.decode is None:
-            return decode_still(data, size=self.size, fit=self.fit)[None]
-        (clip,) = self.decode(VideoSource(data=data), _ONE_FRAME, (WHOLE,), size=self.size, fit=self.fit)
-        if isinstance(clip, SampleError):
-            raise clip
-        return clip.frames
+            stills = decode_stills(data, geometries)
+            return [pixels if isinstance(pixels, SampleError) else pixels[None] for pixels in stills]
+        clips = self.decode(VideoSource(data=data), _ONE_FRAME, (WHOLE,), geometries)
+        return [clip if isinstance(clip, SampleError) else clip.frames for (clip,) in clips]
+
+    @property
+    def decoding(self) -> Hashable:
+        """Inputs for which this is equal can share a decode: they differ in what comes after it."""
+        return (self.decode,)
 
     def rows_of(self, item: np.ndarray) -> int | None:
         """None: a still's row has no axis of frames."""

@@ -29,6 +29,8 @@ class ExtractorContract:
     weights: str | None = None
     has_default_layers = True
     device = torch.device("cpu")
+    size: int | None = None
+    """Pixels of frames, where the encoder's own are more than a test has time for."""
     garbage = b"\xff\xfenothing that can be read\x80"
     """Bytes that are no sample."""
 
@@ -48,7 +50,8 @@ class ExtractorContract:
 
     @pytest.fixture
     def items(self, extractor: Extractor, files: dict[str, bytes]) -> list[Item]:
-        return [extractor.input.read(data, name) for name, data in files.items()]
+        spec = extractor.input if self.size is None else extractor.input.with_geometry(size=self.size, fit=None)
+        return [spec.read(data, name) for name, data in files.items()]
 
     @pytest.fixture
     def folder(self, tmp_path: Path, files: dict[str, bytes]) -> Path:
@@ -164,7 +167,13 @@ class ExtractorContract:
         tmp_path: Path,
     ) -> None:
         cache = fovcache.open(tmp_path / "cache")
-        request = {"encoder": encoder, "weights": self.weights, "pool": "tokens", "store_dtype": "fp32"}
+        request = {
+            "encoder": encoder,
+            "weights": self.weights,
+            "size": self.size,
+            "pool": "tokens",
+            "store_dtype": "fp32",
+        }
         (folder / f"zz{Path(next(iter(files))).suffix}").write_bytes(self.garbage)
         first, *others = extractor.layers()
 

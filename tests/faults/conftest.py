@@ -111,10 +111,11 @@ class Lab:
         return folder
 
     def build_args(self, source: Path | str, cache: Path, *extra: object) -> list[str]:
-        """A build of `conv`, whole, in blocks of four rows of 1 KiB."""
-        layers = () if "--layers" in extra else ("--layers", "conv")
-        fixed = ("--pool", "tokens", "--device", "cpu", "--batch-size", 4, "--shard-mib", 0.004, "--workers", 2)
-        every = ("build", source, "--cache", cache, "--encoder", self.encoder, *layers, *fixed, *extra)
+        """A build of `conv`, whole, in blocks of four rows of 1 KiB. What is given twice is for several encoders."""
+        usual = (("--encoder", self.encoder), ("--layers", "conv"), ("--pool", "tokens"))
+        asked = [part for option in usual if option[0] not in extra for part in option]
+        fixed = ("--device", "cpu", "--batch-size", 4, "--shard-mib", 0.004, "--workers", 2)
+        every = ("build", source, "--cache", cache, *asked, *fixed, *extra)
         return [str(argument) for argument in every]
 
     def build(self, source: Path | str, cache: Path, *extra: object, status: int = 0) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ from PIL import Image
 
 from fovcache.bench.made_videos import MadeVideo, make_video
 from fovcache.decode.clip import decoder, read_clip
+from fovcache.decode.geometry import NATIVE, Geometry
 from fovcache.decode.isolate import IsolatedDecoder
 from fovcache.decode.limits import Limits
 from fovcache.decode.messages import outcomes_of
@@ -33,6 +35,7 @@ from fovcache.errors import EnvironmentFailure, SampleError, UsageError
 
 TIMEOUT_S = 60.0
 ONE = Sampling(num_frames=1)
+GEOMETRIES = (NATIVE, Geometry(size=20), Geometry(size=30, fit="pad"), Geometry(size=20, short_side=24))
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +118,9 @@ def _is_gone(pid: int) -> bool:
         return True
 
 
-def _same(ours: list[ClipOrError], theirs: list[ClipOrError]) -> None:
-    for own, other in zip(ours, theirs, strict=True):
+def _same(ours: list[list[ClipOrError]], theirs: list[list[ClipOrError]]) -> None:
+    assert len(ours) == len(theirs)
+    for own, other in zip(itertools.chain(*ours), itertools.chain(*theirs), strict=True):
         if isinstance(other, SampleError):
             assert isinstance(own, SampleError)
             assert (own.stage, own.reason, own.permanent) == (other.stage, other.reason, other.permanent)
@@ -135,10 +139,9 @@ def test_the_same_frames(backend: str, short: VideoSource, isolated: IsolatedDec
     part = VideoSource(path=str(tmp_path / "a.tar"), offset=6, size=len(data))
     windows = [Window(), Window(start_s=0.2, end_s=0.7), Window(start_s=90.0)]
     for source in (short, part, VideoSource(data=data)):
-        for options in ({}, {"size": 20}, {"size": 30, "fit": "pad"}):
-            for sampling in (Sampling(), Sampling(num_frames=None, fps=3.0)):
-                theirs = decoder(backend)(source, sampling, windows, **options)
-                _same(isolated.decode(source, sampling, windows, backend=backend, **options), theirs)
+        for sampling in (Sampling(), Sampling(num_frames=None, fps=3.0)):
+            theirs = decoder(backend)(source, sampling, windows, GEOMETRIES)
+            _same(isolated.decode(source, sampling, windows, GEOMETRIES, backend=backend), theirs)
 
 
 @pytest.mark.needs_shared
@@ -148,11 +151,11 @@ def test_real_clips(isolated: IsolatedDecoder, shared: Path) -> None:
     for path in paths:
         source = VideoSource(path=str(path))
         try:
-            theirs = decoder("pyav")(source, Sampling(), [Window()])
+            theirs = decoder("pyav")(source, Sampling(), [Window()], [NATIVE])
         except SampleError as expected:
             with pytest.raises(SampleError) as caught:
                 isolated.decode(source, Sampling())
-            _same([caught.value], [expected])
+            _same([[caught.value]], [[expected]])
             continue
         _same(isolated.decode(source, Sampling()), theirs)
 
@@ -168,10 +171,10 @@ def test_stills(isolated: IsolatedDecoder, tmp_path: Path) -> None:
     part = VideoSource(path=str(tmp_path / "a.tar"), offset=6, size=len(_png(20)))
     expected, pts_s = read_clip(_png(20), num_frames=3, size=16)
     for source in (VideoSource(data=_png(20)), part):
-        clip, late = isolated.decode(
-            source, Sampling(num_frames=3), [Window(), Window(start_s=1.0)], size=16, backend="pillow"
+        ((clip, late),) = isolated.decode(
+            source, Sampling(num_frames=3), [Window(), Window(start_s=1.0)], [Geometry(size=16)], backend="pillow"
         )
-        _same([clip], [DecodedClip(frames=expected, pts_s=pts_s)])
+        _same([[clip]], [[DecodedClip(frames=expected, pts_s=pts_s)]])
         assert isinstance(late, SampleError)
 
 
@@ -180,7 +183,10 @@ def test_a_build_of_images_takes_no_video(short: VideoSource, isolated: Isolated
         isolated.decode(short, ONE, backend="pillow")
 
 
-def test_errors_leave_the_process_as_it_is(short: VideoSource, tmp_path: Path) -> None:
+def test_errors_leave_the_process_as_it_is(short: VideoSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\necho hello\n")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     with IsolatedDecoder(1, TIMEOUT_S) as isolated:
         isolated.decode(short, ONE)
         (worker,) = _workers()
@@ -197,8 +203,8 @@ def test_errors_leave_the_process_as_it_is(short: VideoSource, tmp_path: Path) -
             isolated.decode(VideoSource(data=_png(20)[:60]), ONE, backend="pillow")
         with pytest.raises(SampleError, match="over the limit of 10 pixels"):
             isolated.decode(short, ONE, limits=Limits(max_pixels=10))
-        with pytest.raises(UsageError, match="fit 'round'"):
-            isolated.decode(short, ONE, size=5, fit="round")
+        with pytest.raises(UsageError, match="is not ffmpeg"):
+            isolated.decode(short, ONE, backend="ffmpeg")
         isolated.decode(short, ONE)
         assert _workers() == [worker]
 
@@ -219,7 +225,7 @@ def test_what_takes_too_long_is_killed(short: VideoSource) -> None:
         worker.suspend()
         with pytest.raises(SampleError, match="took longer than 1 s"):
             isolated.decode(VideoSource(data=bytes(1 << 21)), ONE)
-        (clip,) = isolated.decode(short, ONE)
+        ((clip,),) = isolated.decode(short, ONE)
         assert isinstance(clip, DecodedClip)
 
 
@@ -273,7 +279,7 @@ def test_ctrl_c_is_not_the_processes_business(short: VideoSource, slow: Slow) ->
         (worker,) = _workers()
         worker.send_signal(signal.SIGINT)
         slow.arrive()
-        assert isinstance(running.result()[0], DecodedClip)
+        assert isinstance(running.result()[0][0], DecodedClip)
         isolated.decode(short, ONE)
         assert _workers() == [worker]
 
@@ -295,7 +301,7 @@ def test_memory_is_limited(short: VideoSource) -> None:
         assert caught.value.permanent
         isolated.decode(short, ONE)
     with IsolatedDecoder(1, TIMEOUT_S) as isolated:
-        isolated.decode(large, ONE, size=16, backend="pillow")
+        isolated.decode(large, ONE, geometries=[Geometry(size=16)], backend="pillow")
     with (
         IsolatedDecoder(1, TIMEOUT_S, memory_bytes=30 << 20) as isolated,
         pytest.raises(EnvironmentFailure, match="process that decodes cannot be started"),
@@ -368,14 +374,15 @@ def test_a_process_starts_without_torch() -> None:
     "header",
     [
         {},
-        {"outcomes": [{}]},
-        {"outcomes": [{"shape": [1, 2, 2, 3], "pts_s": [0.0, 1.0]}]},
-        {"outcomes": [{"shape": [1, 2, 2, 4], "pts_s": [0.0]}]},
-        {"outcomes": [{"shape": [-1, -2, 2, 3], "pts_s": []}]},
-        {"outcomes": [{"shape": [1, 2, 3, 3], "pts_s": [0.0]}]},
-        {"outcomes": [{"shape": [1, 2, 1, 3], "pts_s": [0.0]}]},
+        {"outcomes": [[{}]]},
+        {"outcomes": [[{"shape": [1, 2, 2, 3], "pts_s": [0.0, 1.0]}]]},
+        {"outcomes": [[{"shape": [1, 2, 2, 4], "pts_s": [0.0]}]]},
+        {"outcomes": [[{"shape": [-1, -2, 2, 3], "pts_s": []}]]},
+        {"outcomes": [[{"shape": [1, 2, 3, 3], "pts_s": [0.0]}]]},
+        {"outcomes": [[{"shape": [1, 2, 1, 3], "pts_s": [0.0]}]]},
+        {"outcomes": [{"shape": [1, 2, 2, 3], "pts_s": [0.0]}]},
         {"outcomes": 5},
-        {"outcomes": [{"stage": "decode"}]},
+        {"outcomes": [[{"stage": "decode"}]]},
     ],
 )
 def test_answers_that_a_process_cannot_have_given(header: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import fovcache
 from fovcache.bench.made_videos import MadeVideo, make_video, pictures
 from fovcache.decode.clip import decoder_software
 from fovcache.decode.ffmpeg_cli import decode_by_ffmpeg
+from fovcache.decode.geometry import Geometry
 from fovcache.decode.limits import Limits
 from fovcache.decode.sampling import Sampling, Window
 from fovcache.decode.video import DecodedClip, decode_video
@@ -128,7 +129,7 @@ def test_bytes_and_a_part_of_a_file(videos: dict[str, Path], tmp_path: Path) -> 
     (tmp_path / "a.tar").write_bytes(b"before" + data + b"after")
     expected, pts_s = fovcache.read_clip(videos["h264"], backend="ffmpeg")
     for source in (VideoSource(data=data), VideoSource(path=str(tmp_path / "a.tar"), offset=6, size=len(data))):
-        (clip,) = decode_by_ffmpeg(source, Sampling())
+        ((clip,),) = decode_by_ffmpeg(source, Sampling())
         assert isinstance(clip, DecodedClip)
         assert np.array_equal(clip.frames, expected)
         assert np.array_equal(clip.pts_s, pts_s)
@@ -139,8 +140,8 @@ def test_more_frames_than_an_expression_holds(tmp_path: Path) -> None:
     what = MadeVideo(width=32, height=32, num_frames=1000, num_b_frames=2)
     source = VideoSource(path=str(make_video(tmp_path / "a.mp4", what)))
     for sampling in (Sampling(num_frames=500), Sampling(num_frames=999)):
-        (clip,) = decode_by_ffmpeg(source, sampling)
-        (expected,) = decode_video(source, sampling)
+        ((clip,),) = decode_by_ffmpeg(source, sampling)
+        ((expected,),) = decode_video(source, sampling)
         assert isinstance(clip, DecodedClip)
         assert isinstance(expected, DecodedClip)
         assert np.array_equal(clip.pts_s, expected.pts_s)
@@ -163,8 +164,8 @@ def test_windows_of_a_damaged_video(videos: dict[str, Path]) -> None:
     windows = [Window(end_s=0.3), Window(start_s=0.1, end_s=0.4), Window(), Window(start_s=99.0)]
     both = list(
         zip(
-            decode_by_ffmpeg(source, Sampling(), windows),
-            decode_video(source, Sampling(), windows),
+            *decode_by_ffmpeg(source, Sampling(), windows),
+            *decode_video(source, Sampling(), windows),
             strict=True,
         )
     )
@@ -191,10 +192,10 @@ def test_limits(videos: dict[str, Path]) -> None:
     source = VideoSource(path=str(videos["h264"]))
     with pytest.raises(SampleError, match="over the limit of 100 pixels"):
         decode_by_ffmpeg(source, Sampling(), limits=Limits(max_pixels=100))
-    with pytest.raises(SampleError, match="over the limit of 5000 pixels"):
-        decode_by_ffmpeg(source, Sampling(), size=512, limits=Limits(max_pixels=5000))
-    with pytest.raises(UsageError, match="fit 'round' is not one of"):
-        decode_by_ffmpeg(source, Sampling(), size=16, fit="round")
+    geometries = [Geometry(size=512), Geometry(size=16)]
+    (large,), (small,) = decode_by_ffmpeg(source, Sampling(), geometries=geometries, limits=Limits(max_pixels=5000))
+    assert "over the limit of 5000 pixels" in str(large)
+    assert isinstance(small, DecodedClip)
 
 
 @pytest.mark.needs_shared

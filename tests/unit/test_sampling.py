@@ -149,7 +149,7 @@ def test_windows_of_one_video_in_one_pass_are_each_alone(tmp_path: Path, suffix:
         Window(start_s=0.5, end_s=0.51),
         Window(start_s=0.4, end_s=0.9),
     ]
-    together = decode_video(VideoSource(path=str(path)), Sampling(num_frames=4), windows)
+    (together,) = decode_video(VideoSource(path=str(path)), Sampling(num_frames=4), windows)
     for window, clip in zip(windows, together, strict=True):
         if window.start_s == 9.0:
             assert isinstance(clip, SampleError)
@@ -184,7 +184,7 @@ def test_bytes_and_ranges_of_files_are_videos_too(plain: Path, frames: list[np.n
     assert np.array_equal(read_clip(data, num_frames=2)[0], np.stack([frames[0], frames[-1]]))
     (tmp_path / "a,b%d:c.tar").write_bytes(b"x" * 777 + data + data[:999])
     member = VideoSource(path=str(tmp_path / "a,b%d:c.tar"), offset=777, size=len(data))
-    (clip,) = decode_video(member, Sampling(num_frames=2))
+    ((clip,),) = decode_video(member, Sampling(num_frames=2))
     assert isinstance(clip, DecodedClip)
     assert np.array_equal(clip.frames, np.stack([frames[0], frames[-1]]))
 

@@ -11,9 +11,7 @@ RESOURCES = {"fetch": "network", "decode": "cpu", "load": "disk"}
 
 
 def cost(id_: str, wall_s: float, core_s: float = 0.0, **settings: Any) -> StageCost:
-    return StageCost(
-        id=id_, name=id_, resource=RESOURCES.get(id_, "gpu"), wall_s=wall_s, core_s=core_s, **settings
-    )
+    return StageCost(id=id_, name=id_, resource=RESOURCES.get(id_, "gpu"), wall_s=wall_s, core_s=core_s, **settings)
 
 
 def model(*stages: StageCost, batch_size: int = 4, num_cores: float = 4, **settings: Any) -> PipelineModel:
