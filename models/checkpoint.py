@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fovcache.errors import WeightsError
+from fovcache.errors import WeightsError, environment_failure
 from fovcache.extract.seeded_init import INIT_VERSION, parse_seed, seeded_stream
 from fovcache.keys.digest import Document, canonical_json, document_digest, file_digest
 
@@ -60,7 +60,7 @@ class Checkpoint:
     @cached_property
     def files(self) -> tuple[Path, ...]:
         """The safetensors files that are read, sorted by name; none for seeded weights. Raises WeightsError."""
-        return () if self.folder is None else _safetensors_files(self.folder)
+        return () if self.folder is None else _safetensors_files(self.folder, self.label)
 
     def identity(self) -> Document:
         """`{digest}` of a folder's files and configuration, or configuration, seed and initialiser's version."""
@@ -71,7 +71,11 @@ class Checkpoint:
         if self.seed is not None:
             return {"config": dict(self.config), "seed": self.seed, "init": INIT_VERSION}
         decisive = {k: v for k, v in self.config.items() if not k.startswith("_") and k not in _NOT_IN_DIGEST}
-        document = {"config": decisive, "safetensors": [file_digest(file) for file in self.files]}
+        try:
+            digests = [file_digest(file) for file in self.files]
+        except OSError as error:
+            raise environment_failure(error, f"read {self.label}") from error
+        document = {"config": decisive, "safetensors": digests}
         return {"digest": document_digest(document)}
 
     @cached_property
@@ -205,14 +209,15 @@ def open_checkpoint(
         raise WeightsError(f"weights {weights!r} are a file; {_EXPECTED}, here {str(path.parent)!r}")
     if subfolder is not None and not (path / CONFIG_FILE).exists() and (path / subfolder / CONFIG_FILE).exists():
         path = path / subfolder
-    _safetensors_files(path)
-    loaded = _json_object(path / CONFIG_FILE)
+    label = f"weights {weights}"
+    _safetensors_files(path, label)
+    loaded = _json_object(path / CONFIG_FILE, label)
     processor = path / PROCESSOR_FILE
     return Checkpoint(
         name=name,
         source=weights,
         config=loaded,
-        processor=_json_object(processor) if processor.exists() else None,
+        processor=_json_object(processor, label) if processor.exists() else None,
         folder=path,
     )
 
@@ -222,48 +227,47 @@ def few(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _safetensors_files(folder: Path) -> tuple[Path, ...]:
+def _safetensors_files(folder: Path, label: str) -> tuple[Path, ...]:
     """The index's files where there is one, else the main file, else every safetensors file."""
     files = sorted(folder.glob("*.safetensors"))
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if len(indices) == 1 and not any((folder / name).exists() for name in _MAIN_FILES):
-        return _indexed_files(folder, indices[0])
+        return _indexed_files(indices[0], label)
     if main := [file for file in files if file.name in _MAIN_FILES]:
         return tuple(main)
     if not files:
         pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in _PICKLE_SUFFIXES]
         if pickles:
             raise WeightsError(
-                f"weights {folder} hold only {few(pickles)}; pickled checkpoints can run code and are refused: load "
-                "them where you trust them and write safetensors with the model's "
-                "save_pretrained(DIR, safe_serialization=True)"
+                f"{label} hold only {few(pickles)}; pickled checkpoints can run code and are refused: load them where "
+                "you trust them and write safetensors with the model's save_pretrained(DIR)"
             )
-        raise WeightsError(f"weights {folder} hold no safetensors file; {_EXPECTED}")
+        raise WeightsError(f"{label} hold no safetensors file, and pickled ones are refused; {_EXPECTED}")
     return tuple(files)
 
 
-def _indexed_files(folder: Path, index: Path) -> tuple[Path, ...]:
-    weight_map = _json_object(index).get("weight_map")
+def _indexed_files(index: Path, label: str) -> tuple[Path, ...]:
+    weight_map = _json_object(index, label).get("weight_map")
     if not isinstance(weight_map, Mapping) or not weight_map:
-        raise WeightsError(f"weights {index}: expected a 'weight_map' of tensor names to files")
+        raise WeightsError(f"{label}: {index.name} has no 'weight_map' of tensor names to files")
     names = sorted({str(name) for name in weight_map.values()})
     if outside := [name for name in names if Path(name).name != name]:
-        raise WeightsError(f"weights {index} names {few(outside)}, expected files beside it")
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise WeightsError(f"weights {folder}: {few(missing)}, which {index.name} names, are not there")
-    return tuple(folder / name for name in names)
+        raise WeightsError(f"{label}: {index.name} names {few(outside)}, expected files beside it")
+    if missing := [name for name in names if not (index.parent / name).is_file()]:
+        raise WeightsError(f"{label}: {few(missing)}, which {index.name} names, are not there")
+    return tuple(index.parent / name for name in names)
 
 
-def _json_object(path: Path) -> Mapping[str, Any]:
+def _json_object(path: Path, label: str) -> Mapping[str, Any]:
     if not path.is_file():
-        raise WeightsError(f"weights {path.parent} hold no {path.name}; {_EXPECTED}")
+        raise WeightsError(f"{label} hold no {path.name}; {_EXPECTED}")
     try:
         value = json.loads(path.read_bytes())
         canonical_json(value)
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"weights {path} cannot be read as JSON: {error}") from error
+        raise WeightsError(f"{label}: {path.name} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
-        raise WeightsError(f"weights {path}: expected a JSON object, not a {type(value).__name__}")
+        raise WeightsError(f"{label}: {path.name} holds a {type(value).__name__}, expected a JSON object")
     return value
 
 

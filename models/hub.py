@@ -41,7 +41,7 @@ def hub_folder(hub_id: str, *, with_processor: bool, subfolder: str | None = Non
     matched = _HUB_ID.fullmatch(hub_id)
     assert matched is not None
     repo, revision = matched["repo"], matched["revision"]
-    with quiet("huggingface_hub"):
+    with quiet("huggingface_hub"), _no_telemetry():
         cached = _cached(repo, revision, subfolder)
         if cached is not None and (not with_processor or (cached / PROCESSOR_FILE).is_file()):
             return cached
@@ -52,6 +52,19 @@ def hub_folder(hub_id: str, *, with_processor: bool, subfolder: str | None = Non
     if cached is not None and isinstance(failure, EnvironmentFailure):
         return cached
     raise failure
+
+
+@contextlib.contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Requests that say nothing of who asks, and none besides the download's."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
 def _cached(repo: str, revision: str | None, subfolder: str | None) -> Path | None:

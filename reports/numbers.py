@@ -94,7 +94,7 @@ def duration(value_s: float) -> str:
 def described(name: str, value: Any) -> str:
     """A value of a free-form mapping, in the unit that its name ends with."""
     if value is None:
-        return "not known"
+        return ABSENT
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):

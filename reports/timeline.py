@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fovcache.bench.profiler.result import Profile, Span
 
-from .figures import BAR, HATCH_WAIT, ROW_IN, drawable, drawn, new_figure, rows
+from .figures import BAR, HATCH_WAIT, ROW_IN, drawable, new_figure, rows
 from .numbers import time_unit
 from .palette import LIGHT, Theme, stage_colours
 
@@ -24,8 +26,8 @@ _MIN_EDGED = 0.004  # of the window: a narrower span would be all edge
 
 def real_spans(profile: Profile) -> list[Span]:
     """Those that have a length, by their start."""
-    spans = [span for span in profile.timeline if drawn(span.end_s) > drawn(span.start_s)]
-    return sorted(spans, key=lambda span: (drawn(span.start_s), span.end_s))
+    spans = [span for span in profile.timeline if math.isfinite(span.end_s - span.start_s) and span.end_s > span.start_s]
+    return sorted(spans, key=lambda span: (span.start_s, span.end_s))
 
 
 def shown_spans(profile: Profile) -> list[Span]:
@@ -34,14 +36,15 @@ def shown_spans(profile: Profile) -> list[Span]:
     counts: Counter[str] = Counter()
     for number, span in enumerate(spans):
         counts[span.lane] += 1
-        if counts[span.lane] > _MAX_SPANS_OF_LANE:
-            return spans[:number]
+        if counts[span.lane] > _MAX_SPANS_OF_LANE and span.start_s > spans[0].start_s:
+            before = [each for each in spans[:number] if each.start_s < span.start_s]
+            return [replace(each, end_s=min(each.end_s, span.start_s)) for each in before]
     return spans
 
 
 def extent_s(spans: Sequence[Span]) -> float:
     """From the first one's start to the last one's end."""
-    return max(span.end_s for span in spans) - drawn(spans[0].start_s)
+    return max(span.end_s for span in spans) - spans[0].start_s
 
 
 def lanes(profile: Profile, spans: Sequence[Span]) -> list[str]:
@@ -62,7 +65,7 @@ def draw_timeline(profile: Profile, theme: Theme = LIGHT) -> Figure | None:
     if not spans:
         return None
     names = lanes(profile, spans)
-    begin, extent = drawn(spans[0].start_s), extent_s(spans)
+    begin, extent = spans[0].start_s, extent_s(spans)
     unit = time_unit([extent])
     ids = [stage.id for stage in profile.stages]
     ids += [stage for stage in dict.fromkeys(span.stage for span in spans) if stage not in ids]

@@ -23,7 +23,7 @@ def draw_what_if(profile: Profile, theme: Theme = LIGHT) -> Figure | None:
     shown = profile.predicted[:_MAX_PREDICTED]
     if not shown:
         return None
-    figure = new_figure(ROW_IN * 1.55 * (len(shown) + 1) + 0.85)
+    figure = new_figure(ROW_IN * 1.7 * (len(shown) + 1) + 0.85)
     axes = figure.subplots()
     names = ["overlapped, as measured now"] if profile.overlapped else []
     if profile.overlapped:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .environment import environment
+from ..profiler.environment import environment
 from .interval import CONFIDENCE, median_interval
 from .table import markdown
 

@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
-_TASKS = Path("/proc/self/task")
+_HAS_LISTS = Path("/proc/thread-self/children").exists()
+"""Whether the kernel lists each thread's children: that takes less time than to look at all processes."""
 
 
 def core_seconds() -> float:
-    """Core-seconds so far. Differences count; live children's come in steps of 10 ms."""
-    times = os.times()
-    return times.children_user + times.children_system + _process_s() + sum(map(_of_child, _children()))
+    """Core-seconds so far, of which differences count. Live children's come in steps of 10 ms."""
+    return time.process_time() + _waited_for_s() + sum(map(_child_s, _children()))
 
 
-def _process_s() -> float:
-    import time
+def _waited_for_s() -> float:
+    """Of children that have ended."""
+    if sys.platform == "win32":
+        return 0.0
+    import resource
 
-    return time.process_time()
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _children() -> list[int]:
-    """Pids of live descendants. Reading them from all threads' lists takes less than looking at all processes."""
-    try:
-        return _descendants(_TASKS)
-    except OSError:  # not Linux, a kernel without these lists, or a thread that has just ended
+    """The pids of live descendants."""
+    if not _HAS_LISTS:
         return [child.pid for child in psutil.Process().children(recursive=True)]
+    return list(_descendants("self"))
 
 
-def _descendants(tasks: Path) -> list[int]:
-    found = []
-    for thread in os.listdir(tasks):
-        found += [int(pid) for pid in (tasks / thread / "children").read_text().split()]
-    for pid in tuple(found):
-        found += _descendants(Path(f"/proc/{pid}/task"))
-    return found
+def _descendants(pid: str) -> Iterator[int]:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended, or is not ours
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split():
+                    yield int(child)
+                    yield from _descendants(child)
 
 
-def _of_child(pid: int) -> float:
+def _child_s(pid: int) -> float:
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.Error:  # it has ended meanwhile
         return 0.0
-    return float(times.user + times.system)
+    return float(sum(getattr(times, kind, 0.0) for kind in ("user", "system", "children_user", "children_system")))

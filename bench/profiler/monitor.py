@@ -17,7 +17,7 @@ from fovcache.errors import EnvironmentFailure, UsageError
 
 from . import device_memory
 from .host_counters import HostCounters
-from .nvml import NvmlGpu
+from .nvml import NvmlGpu, gpu_of
 from .readings import Readings, Sample, gpu_readings, host_readings, memory_readings
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ class Monitor:
 
     def __enter__(self) -> Monitor:
         device_memory.begin(self._device)
-        self._open_gpu()
+        try:
+            self._gpu = gpu_of(self._device).__enter__()
+        except EnvironmentFailure as error:
+            self._no_gpu = str(error)
         self._sample()
         self._thread.start()
         return self
@@ -108,24 +111,6 @@ class Monitor:
                 "s_per_sample": self._cpu_s / max(1, self._num_in_thread),
             },
         )
-
-    def _open_gpu(self) -> None:
-        import torch
-
-        if self._device.type == "mps":
-            self._no_gpu = "macOS tells libraries nothing of a GPU's use, power and clocks; NVML is NVIDIA's"
-        elif self._device.type != "cuda":
-            self._no_gpu = f"the run used no GPU: its device is {self._device}"
-        elif not torch.cuda.is_available():
-            self._no_gpu = "torch has no CUDA device here"
-        else:
-            index = torch.cuda.current_device() if self._device.index is None else self._device.index
-            uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
-            gpu = NvmlGpu(index, uuid=None if uuid is None else str(uuid))
-            try:
-                self._gpu = gpu.__enter__()
-            except EnvironmentFailure as error:
-                self._no_gpu = str(error)
 
     def _watch(self) -> None:
         pause_s = self._interval_s

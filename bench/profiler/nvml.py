@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fovcache.errors import EnvironmentFailure
+
+if TYPE_CHECKING:
+    import torch
 
 KERNEL_ACTIVE = "share of time in which any kernel ran; not how full the GPU was"
 _THROTTLES = {
@@ -111,6 +114,21 @@ class NvmlGpu:
             self.facts[name] = read()
         except pynvml.NVMLError as error:
             self.absent[name] = f"NVML: {error}"
+
+
+def gpu_of(device: torch.device) -> NvmlGpu:
+    """The GPU behind a device of torch, to be entered. Raises EnvironmentFailure where NVML cannot tell of it."""
+    import torch
+
+    if device.type == "mps":
+        raise EnvironmentFailure("macOS tells libraries nothing of a GPU's use, power and clocks; NVML is NVIDIA's")
+    if device.type != "cuda":
+        raise EnvironmentFailure(f"the run used no GPU: its device is {device}")
+    if not torch.cuda.is_available():
+        raise EnvironmentFailure("torch has no CUDA device here")
+    index = torch.cuda.current_device() if device.index is None else device.index
+    uuid = getattr(torch.cuda.get_device_properties(index), "uuid", None)
+    return NvmlGpu(index, uuid=None if uuid is None else str(uuid))
 
 
 def throttled(masks: list[int]) -> dict[str, float]:

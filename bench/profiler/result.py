@@ -74,9 +74,13 @@ class OverlappedRun:
     ci95_s: tuple[float, float]
     """95 % interval of `s_per_sample`."""
     busy: dict[str, float]
-    """By resource: the part of its capacity that was in use, 0 to 1."""
+    """By resource: the part of its capacity that was in use, 0 to 1.
+
+    `network`, `disk`: of the threads' time; `cpu`: of the cores' time, by this process and its children; `gpu`: of the
+    device's, by events; in its place `step` where the CPU is the device.
+    """
     stall: float
-    """The part of the wall time in which the device (the training step) waited for its input, 0 to 1."""
+    """The part of the wall time in which the device had nothing to do while the training thread waited for input."""
     wall_s: float
     """Of the steady state."""
     n: int
@@ -84,7 +88,12 @@ class OverlappedRun:
     device_s: dict[str, float]
     """By stage of the step: its seconds a sample on the device, by events."""
     num_workers: dict[str, int]
-    """By input stage: its threads."""
+    """By input stage: its threads; 0 in the training thread."""
+    stage_busy: dict[str, float] = field(default_factory=dict)
+    """By input stage: the part of its threads' time in which they worked, 0 to 1."""
+    host_wait: float = 0.0
+    """The part of the wall time in which the training thread waited for input, whatever the device did: what host
+    timing would call the wait for data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

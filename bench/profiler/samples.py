@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from fovcache.builder.reading import decode, fetch
 from fovcache.builder.request import Resolution
 from fovcache.builder.units import Unit
-from fovcache.decode.sampling import Window
+from fovcache.decode.sampling import WHOLE, Window
 from fovcache.errors import SampleError, SourceError
 from fovcache.fetch.fetcher import Fetcher
 from fovcache.fetch.scratch import ScratchFile
+from fovcache.keys.recipe import sample_key
 from fovcache.sources.magic import HEAD_BYTES, suffix_of
 from fovcache.sources.place import Place
 from fovcache.sources.sample import Location, Unreadable
@@ -58,6 +59,12 @@ class Item:
     """For what lies at a URL."""
     unit: Unit | None = None
     """What the build's own stages work on; decoded, it holds for each encoder its input."""
+
+    @property
+    def key(self) -> str:
+        """The sample's key, once it was fetched."""
+        assert self.unit is not None
+        return self.unit.keys[0]
 
     @property
     def size_bytes(self) -> int:
@@ -113,7 +120,7 @@ class SampleStream:
         try:
             location = item.location if item.download is None else self._arrived(item.location, item.download)
             specs = tuple(each.of(location.suffix).spec for each in self._resolutions)
-            item.unit = fetch(Unit(keys=(location.content,), locations=(location,), specs=specs))
+            item.unit = fetch(Unit(keys=(_key_of(location),), locations=(location,), specs=specs))
         except SampleError:
             if item.download is not None:
                 item.download.done()
@@ -178,3 +185,9 @@ class SampleStream:
             place.fault = str(error)
         finally:
             place.path = ""
+
+
+def _key_of(location: Location) -> str:
+    """As a scan has it."""
+    window = location.window
+    return location.content if window == WHOLE else sample_key(location.content, window.start_s, window.end_s)

@@ -14,9 +14,10 @@ from torch import nn
 from fovcache.builder.encoding import BatchEncoder
 from fovcache.builder.request import Resolution, Resolved
 from fovcache.errors import UsageError
-from fovcache.extract.pooling import pool
+from fovcache.extract.pooling import STORE_DTYPE, pool
 from fovcache.pipeline.stage import Stage
 
+from .cached import CachedRows
 from .samples import Item
 
 LINEAR = "linear"
@@ -29,8 +30,8 @@ _LEARNING_RATE = 1e-3
 class Batch:
     """What passes through a step."""
 
-    num_samples: int
-    """Samples in it."""
+    keys: list[str]
+    """Its samples."""
     inputs: list[list[tuple[Resolved, torch.Tensor, int]]]
     """For each encoder its copied batches, one for each shape of sample, with how many samples each holds."""
     outputs: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -43,29 +44,45 @@ class TrainingStep:
     """The stages of a step on one device. The encoders, and the model, are loaded with the first batch."""
 
     def __init__(
-        self, resolutions: Sequence[Resolution], *, num_vaes: int, model: str, device: torch.device, batch_size: int
+        self,
+        resolutions: Sequence[Resolution],
+        *,
+        vaes: frozenset[str],
+        model: str,
+        device: torch.device,
+        batch_size: int,
+        cached: CachedRows | None = None,
     ) -> None:
-        """The last `num_vaes` of the encoders are VAEs. `model` is LINEAR or `PATH.py:FACTORY`."""
-        self._resolutions = tuple(resolutions)
+        """`vaes` are those of the encoders that are VAEs, by name; `model` is LINEAR or `PATH.py:FACTORY`.
+
+        `cached` has the rows of further encoders, which do not run.
+        """
         self._names = [resolution.extractor.name for resolution in resolutions]
-        self._vaes = range(len(resolutions) - num_vaes, len(resolutions))
+        self._resolutions = tuple(resolutions)
+        self._vaes = [number for number, name in enumerate(self._names) if name in vaes]
+        self._frozen = [number for number, name in enumerate(self._names) if name not in vaes]
         self._device = device
         self._batch_size = batch_size
+        self._cached = cached
         self._encoders: dict[str, BatchEncoder] = {}
         self._trainee = Trainee(model, device)
+        self.row_bytes: dict[str, int] = {}
+        """By encoder, the bytes that a sample's rows take when they are stored; after the first batch."""
 
     def stages(self) -> tuple[Stage, ...]:
-        """In order; the first takes a list of decoded samples."""
-        resource = "cpu" if self._device.type == "cpu" else "gpu"
-        frozen = range(self._vaes.start)
-        parts: list[tuple[str, str, Callable[[Any], Any]]] = [("copy", "host-device copy", self._copy)]
+        """In order; the first takes a list of decoded samples, or of keys where every encoder is cached."""
+        parts: list[tuple[str, str, Callable[[Any], Any]]] = []
+        if self._resolutions:
+            parts.append(("copy", "host-device copy", self._copy))
+        if self._cached is not None:
+            parts.append(("load", "load cached rows", self._load))
         if self._vaes:
             parts.append(("vae_encode", "VAE encode", lambda batch: self._encode(batch, self._vaes)))
-        if frozen:
-            parts.append(("encode", "frozen encode", lambda batch: self._encode(batch, frozen)))
-        return tuple(
-            Stage(id=id_, name=name, resource=resource, run=run) for id_, name, run in parts
-        ) + self._trainee.stages(resource)
+        if self._frozen:
+            parts.append(("encode", "frozen encode", lambda batch: self._encode(batch, self._frozen)))
+        parts += self._trainee.parts()
+        resource = "cpu" if self._device.type == "cpu" else "gpu"
+        return tuple(Stage(id=id_, name=name, resource=resource, run=run) for id_, name, run in parts)
 
     def close(self) -> None:
         """Let the encoders go."""
@@ -89,9 +106,16 @@ class TrainingStep:
                     for (recipe, _), group in groups.items()
                 ]
             )
-        return Batch(num_samples=len(items), inputs=inputs)
+        return Batch(keys=[item.key for item in items], inputs=inputs)
 
-    def _encode(self, batch: Batch, which: range) -> Batch:
+    def _load(self, batch: Batch | list[str]) -> Batch:
+        assert self._cached is not None
+        if not isinstance(batch, Batch):
+            batch = Batch(keys=batch, inputs=[])
+        batch.outputs |= self._cached.load(batch.keys)
+        return batch
+
+    def _encode(self, batch: Batch, which: Sequence[int]) -> Batch:
         for number in which:
             rows = [self._rows(resolved, tensor, num_samples) for resolved, tensor, num_samples in batch.inputs[number]]
             try:
@@ -108,6 +132,11 @@ class TrainingStep:
         outputs = self._encoder(resolved).encode(tensor)
         tokens = resolved.extractor.tokens
         pooled = [pool(outputs[each.layer], each.pool, tokens, each.layer) for each in resolved.features]
+        if resolved.extractor.name not in self.row_bytes:
+            sizes = [
+                STORE_DTYPE[f.dtype].itemsize * rows.numel() for f, rows in zip(resolved.features, pooled, strict=True)
+            ]
+            self.row_bytes[resolved.extractor.name] = sum(sizes) // num_samples
         return torch.cat([rows.float().reshape(num_samples, -1) for rows in pooled], dim=1)
 
     def _encoder(self, resolved: Resolved) -> BatchEncoder:
@@ -133,13 +162,13 @@ class Trainee:
         self._module = None if model == LINEAR else _made(model).to(device)
         self._optimizer: torch.optim.Optimizer | None = None
 
-    def stages(self, resource: str) -> tuple[Stage, ...]:
-        """Forward, backward, optimise."""
-        return (
-            Stage(id="forward", name="forward", resource=resource, run=self._forward),
-            Stage(id="backward", name="backward", resource=resource, run=self._backward),
-            Stage(id="optimise", name="optimise", resource=resource, run=self._optimise),
-        )
+    def parts(self) -> list[tuple[str, str, Callable[[Any], Any]]]:
+        """Forward, backward, optimise: the id, the name and the function of each."""
+        return [
+            ("forward", "forward", self._forward),
+            ("backward", "backward", self._backward),
+            ("optimise", "optimiser", self._optimise),
+        ]
 
     def _forward(self, batch: Batch) -> Batch:
         if self._module is None:

@@ -36,7 +36,14 @@ def find_samples(
     on_progress(Progress(stage="scan", done=0, total=0))
     root = storage.path if storage is not None else None
     memo = Memo(root(MEMO) if root and trust_files else None, ignore=options.rehash)
-    scan = scan_sources(sources, suffixes, memo, num_threads=options.threads(), allow_file_urls=options.allow_file_urls)
+    scan = scan_sources(
+        sources,
+        suffixes,
+        memo,
+        num_threads=options.threads(),
+        allow_file_urls=options.allow_file_urls,
+        limit=options.limit,
+    )
     if remember:
         memo.save()
     remote = scan.remote

@@ -132,10 +132,13 @@ class BuildOptions:
     """How URLs are downloaded."""
     allow_file_urls: bool = False
     """Let manifests and URL lists name local files by `file:` URLs."""
+    limit: int | None = None
+    """Only so many of what the sources list, the first of them; a tar shard is one. None for all."""
 
     def __post_init__(self) -> None:
         _check_device_name(self.device)
-        for what, value in (("batch size", self.batch_size), ("number of workers", self.num_workers)):
+        numbers = {"batch size": self.batch_size, "number of workers": self.num_workers, "limit": self.limit}
+        for what, value in numbers.items():
             if value is not None and value < 1:
                 raise UsageError(f"{what} {value} is out of range; expected at least 1")
         if self.shard_bytes < 1024:

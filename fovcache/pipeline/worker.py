@@ -133,6 +133,7 @@ class Worker:
             return
         for unit in self.stage.regroup(map(operator.itemgetter(1), self._items())):
             yield self._num_units, unit, 0
+            self.clock.enter(BUSY)  # one item may make several units
             self._num_units += 1
             del unit
 

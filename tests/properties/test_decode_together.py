@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -148,14 +149,10 @@ def test_clips_decoded_elsewhere(
 ) -> None:
     decode = functools.partial(isolated.decode, backend="pyav")
     here = [ClipInput.like(each, sampling=sampling, backend="pyav") for each in frames]
-    there = [ClipInput(**{**_fields(each), "decode": decode}) for each in here]
+    there = [replace(each, decode=decode) for each in here]
     source = videos[kind]
     for spec, ours in zip(here, read_windows_together(there, source, windows), strict=True):
         _assert_same(ours, _alone(spec, source, windows))
-
-
-def _fields(spec: ClipInput) -> dict[str, object]:
-    return {name: getattr(spec, name) for name in spec.__dataclass_fields__}
 
 
 @given(st.sampled_from([*KINDS]), many, samplings, windows)
@@ -189,10 +186,7 @@ def stills(draw: st.DrawFn) -> bytes:
 @settings(max_examples=100)
 def test_stills(isolated: IsolatedDecoder, data: bytes, frames: list[FrameInput]) -> None:
     decode = functools.partial(isolated.decode, backend="pillow")
-    there = [
-        FrameInput(**{**{name: getattr(each, name) for name in each.__dataclass_fields__}, "decode": decode})
-        for each in frames
-    ]
+    there = [replace(each, decode=decode) for each in frames]
     alone: list[Item | SampleError] = []
     for spec in frames:
         try:

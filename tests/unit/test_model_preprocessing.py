@@ -141,8 +141,8 @@ def made(**changes: Any) -> PatchInput:
 
 def test_what_a_configuration_may_ask_for() -> None:
     assert (made().size, made().fit, made().short_side, made().interpolation) == (224, "crop", 256, "bicubic")
-    squashed = made(size={"height": 224, "width": 224}, do_center_crop=False, resample=2)
-    assert (squashed.size, squashed.fit, squashed.short_side, squashed.interpolation) == (
+    flat = made(size={"height": 224, "width": 224}, do_center_crop=False, resample=2)
+    assert (flat.size, flat.fit, flat.short_side, flat.interpolation) == (
         224,
         "squash",
         None,

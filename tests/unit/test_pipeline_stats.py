@@ -179,3 +179,21 @@ def test_the_resource_bound_adds_up_stages_that_share_a_resource() -> None:
         resource_bound([("gpu", -1)], capacities)
     with pytest.raises(UsageError, match="with capacity 0"):
         resource_bound([("gpu", 1)], {"gpu": 0})
+
+
+@pytest.mark.parametrize("in_caller", [False, True])
+def test_every_unit_that_an_item_makes_is_work(in_caller: bool) -> None:
+    def slow(item: int) -> int:
+        time.sleep(0.01)
+        return item
+
+    def twice(items: Iterator[int]) -> Iterator[int]:
+        for item in items:
+            yield item
+            yield item
+
+    pipeline = Pipeline([stage(slow, regroup=twice, in_caller=in_caller), stage(name="write", max_queued=100)])
+    assert len(list(pipeline.run(range(10)))) == 20
+    first, _ = pipeline.stats().stages
+    assert first.n == 20
+    assert first.busy_s >= 20 * 0.01
