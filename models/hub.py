@@ -6,10 +6,11 @@ Nothing of its messages is repeated: they may hold addresses with secrets in the
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fovcache.errors import EnvironmentFailure, FovcacheError, WeightsError, environment_failure
@@ -68,12 +69,15 @@ def _no_telemetry() -> Iterator[None]:
 
 
 def _cached(repo: str, revision: str | None, subfolder: str | None) -> Path | None:
-    try:
-        top = _snapshot(repo, revision, _WANTED, local_files_only=True)
-        folders = [top] if subfolder is None else [top, top / subfolder]
-        return next((folder for folder in folders if _is_whole(folder)), None)
-    except (OSError, ValueError, LookupError, AttributeError):  # not there, not all of it, or not what it should be
-        return None
+    for place in ["", *([] if subfolder is None else [f"{subfolder}/"])]:
+        wanted = [f"{place}{name}" for name in _WANTED]
+        try:
+            folder = _snapshot(repo, revision, wanted, local_files_only=True) / place
+            if _is_whole(folder):
+                return folder
+        except (OSError, ValueError, LookupError, AttributeError):  # not there, not all of it, or not what it should be
+            continue
+    return None
 
 
 def _downloaded(repo: str, revision: str | None, subfolder: str | None) -> Path:
@@ -135,5 +139,5 @@ def _refusal(hub_id: str, error: Exception) -> FovcacheError:
         )
     if isinstance(error, errors.HFValidationError):
         return WeightsError(f"{what} is no hub id, expected owner/name or owner/name@revision; {mend}")
-    said = f" (HTTP status {status})" if status is not None else f" ({type(error).__name__})"
+    said = f" (HTTP status {status})" if status is not None else f" ({type(error.__cause__ or error).__name__})"
     return EnvironmentFailure(f"{absent}, and the hub cannot be reached{said}; {mend}")

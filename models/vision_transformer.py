@@ -169,7 +169,7 @@ def _build(extractor: VisionTransformer, layers: Sequence[str]) -> nn.Module:
         tensors.setdefault(name, torch.zeros(shape))  # in the model whether needed or not: a mask token, the final norm
     kind = getattr(transformers, architecture.model_class)
     try:
-        with quiet("transformers"):
+        with quiet("transformers"), torch.random.fork_rng(devices=[]):  # some versions draw numbers, and drop them
             model, info = kind.from_pretrained(
                 None,
                 config=kind.config_class(**config),

@@ -1,4 +1,4 @@
-"""Tables, figures and the HTML report; imports nothing but results' dataclasses and the errors."""
+"""Tables, figures and the HTML report; imports nothing but results' dataclasses."""
 
 if __name__ != "fovcache.reports":
     raise ImportError(f"import fovcache.reports, not {__name__}: this folder is a part of fovcache")

@@ -17,7 +17,7 @@ def waterfall_caption(profile: Profile) -> str:
     if profile.overlapped:
         text += (
             "Overlapped: for each resource the part of the time a sample takes in which it was busy, split between its "
-            "stages as their device events or, without any, their serial times are. "
+            "stages as their device events, core times or serial times are. "
         )
     if profile.predicted:
         text += "Predicted: the time a sample would take after one change."

@@ -14,7 +14,7 @@ ABSENT = "–"
 
 _TIMES = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
-_SUFFIXES = {"_mhz": "MHz", "_w": "W", "_c": "°C", "_gib": "GiB", "_mib": "MiB", "_px": "px"}
+_SUFFIXES = {"_mhz": "MHz", "_w": "W", "_j": "J", "_c": "°C", "_gib": "GiB", "_mib": "MiB", "_px": "px"}
 _MAX_DEPTH = 4
 
 
@@ -117,13 +117,27 @@ def described(name: str, value: Any) -> str:
 
 
 def entries(mapping: Mapping[str, Any], *, above: str = "", depth: int = 1) -> Iterator[tuple[str, str, Any]]:
-    """(label, text, value) of each entry of a free-form mapping; those of mappings inside it as `outer: inner`."""
+    """(label, text, value) of each entry of a free-form mapping; those of mappings inside it as `outer: inner`.
+
+    `{absent: why}` and `{mean, min, max}` are one entry; series of readings are left out.
+    """
     for name, value in mapping.items():
         label = f"{above}{_label(str(name))}"
-        if isinstance(value, Mapping) and value and depth < _MAX_DEPTH:
+        if _is_series(value):
+            continue
+        if name == "absent":
+            yield above.removesuffix(": ") or "all of it", f"not measured: {value}", value
+        elif isinstance(value, Mapping) and set(value) == {"mean", "min", "max"}:
+            mean, least, most = (described(str(name), value[key]) for key in ("mean", "min", "max"))
+            yield label, f"{mean} on average, {least} to {most}", value
+        elif isinstance(value, Mapping) and value and depth < _MAX_DEPTH:
             yield from entries(value, above=f"{label}: ", depth=depth + 1)
         else:
             yield label, described(str(name), value), value
+
+
+def _is_series(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
 def _label(name: str) -> str:

@@ -41,8 +41,24 @@ class Theme:
     """Time in which something waits."""
 
 
-LIGHT = Theme(paper="#ffffff", ink="#1b2128", muted="#5a6470", track="#e9ecef", measured="#56616d", predicted="#c3c9cf", wait="#b8431c")
-DARK = Theme(paper="#171b20", ink="#e8ebee", muted="#a3adb8", track="#2b323a", measured="#c3cad1", predicted="#57616c", wait="#ff8a5c")
+LIGHT = Theme(
+    paper="#ffffff",
+    ink="#1b2128",
+    muted="#5a6470",
+    track="#e9ecef",
+    measured="#56616d",
+    predicted="#c3c9cf",
+    wait="#b8431c",
+)
+DARK = Theme(
+    paper="#171b20",
+    ink="#e8ebee",
+    muted="#a3adb8",
+    track="#2b323a",
+    measured="#c3cad1",
+    predicted="#57616c",
+    wait="#ff8a5c",
+)
 
 
 def stage_colours(ids: Sequence[str]) -> dict[str, str]:

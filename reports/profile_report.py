@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from fovcache.bench.profiler.result import Profile
-from fovcache.errors import environment_failure
 
 from . import captions
 from .figures import drawing, png
@@ -46,21 +45,19 @@ class ReportFiles:
 def write_report(profile: Profile, folder: Path) -> ReportFiles:
     """Write a profile's page and figures into `folder`, which is made; earlier ones there are replaced.
 
-    Each file is whole or as it was, and the page comes last. Raises EnvironmentFailure where nothing can be written.
+    Each file is whole or as it was, and the page comes last. Raises OSError where it cannot be written.
     """
     pictures = [picture for figure in _FIGURES if (picture := _picture(profile, *figure))]
     files = {f"{picture.name}.png": picture.light for picture in pictures}
-    files[HTML_NAME] = page(profile, pictures).encode("utf-8", "replace")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            _write(folder / name, data)
-        for name, *_ in _FIGURES:  # of an earlier profile, which had more
-            if f"{name}.png" not in files:
-                (folder / f"{name}.png").unlink(missing_ok=True)
-    except OSError as error:
-        raise environment_failure(error, f"write the report into {folder}") from error
-    return ReportFiles(html=folder / HTML_NAME, pngs=tuple(folder / name for name in files if name != HTML_NAME))
+    html = page(profile, pictures).encode("utf-8", "replace")  # lone surrogates, of odd file names
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        _write(folder / name, data)
+    for name, *_ in _FIGURES:  # of an earlier profile, which had more
+        if f"{name}.png" not in files:
+            (folder / f"{name}.png").unlink(missing_ok=True)
+    _write(folder / HTML_NAME, html)
+    return ReportFiles(html=folder / HTML_NAME, pngs=tuple(folder / name for name in files))
 
 
 def _picture(profile: Profile, name: str, draw: _Draw, caption: _Words, alt: _Words) -> Picture | None:

@@ -26,7 +26,9 @@ _MIN_EDGED = 0.004  # of the window: a narrower span would be all edge
 
 def real_spans(profile: Profile) -> list[Span]:
     """Those that have a length, by their start."""
-    spans = [span for span in profile.timeline if math.isfinite(span.end_s - span.start_s) and span.end_s > span.start_s]
+    spans = [
+        span for span in profile.timeline if math.isfinite(span.end_s - span.start_s) and span.end_s > span.start_s
+    ]
     return sorted(spans, key=lambda span: (span.start_s, span.end_s))
 
 

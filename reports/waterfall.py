@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 _HATCH_FAILED = "//////"
 _MAX_PREDICTED = 20
-_RESOURCES = ("network", "disk", "cpu", "gpu")
+_RESOURCES = ("network", "disk", "cpu", "gpu", "step")
+_OF_THE_STEP = ("gpu", "step")
+_RESOURCE_NAMES = {"cpu": "cpu cores", "step": "training step"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,17 +136,18 @@ def _draw_overlapped(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit)
     _bar(axes, row, 0, whole, unit, facecolor=theme.track, edgecolor="none")
     _bar(axes, row, whole - stall, stall, unit, facecolor=theme.paper, edgecolor=theme.wait, hatch=HATCH_WAIT)
     label(axes, row, whole / unit.seconds, f"{percent(run.stall)} waiting")
-    rows(axes, [*order, "the device waits for input"])
+    rows(axes, [*(_RESOURCE_NAMES.get(name, name) for name in order), "the device waits for input"])
 
 
 def _weights(profile: Profile, run: OverlappedRun, resource: str) -> dict[str, float]:
-    """How a resource's busy time is split between its stages: by events where there are any, else as serially."""
-    n = max(profile.serial.n, 1) if profile.serial else 1
-    seconds = {
-        stage.id: drawn(run.device_s.get(stage.id, stage.total_s / n))
-        for stage in profile.stages
-        if stage.resource == resource
-    }
+    """How a resource's busy time is split between its stages: by device events, core time or serial time."""
+    stages = [stage for stage in profile.stages if stage.resource == resource]
+    if resource in _OF_THE_STEP:
+        seconds = {stage: drawn(value) for stage, value in run.device_s.items()}
+    elif resource == "cpu":
+        seconds = {stage.id: drawn(stage.cpu_s) for stage in stages}
+    else:
+        seconds = {stage.id: drawn(stage.mean_s) for stage in stages}
     whole = sum(seconds.values())
     return {stage: value / whole for stage, value in seconds.items()} if whole else {"": 1.0}
 

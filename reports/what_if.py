@@ -60,7 +60,9 @@ def _bar(axes: Axes, row: float, length: float, height: float, colour: str, them
 def _legend(figure: Figure, theme: Theme) -> None:
     from matplotlib.patches import Patch
 
-    patches = [Patch(facecolor=colour, edgecolor=theme.ink, linewidth=0.5) for colour in (theme.predicted, theme.measured)]
+    patches = [
+        Patch(facecolor=colour, edgecolor=theme.ink, linewidth=0.5) for colour in (theme.predicted, theme.measured)
+    ]
     figure.legend(
         patches, ["predicted", "measured"], loc="outside upper left", ncols=2, frameon=False, handlelength=1.2,
         handleheight=0.9,

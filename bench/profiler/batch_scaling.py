@@ -45,7 +45,7 @@ def _prepared(workload: Workload, num: int) -> list[Any]:
     items: list[Any] = []
     for tried, item in enumerate(workload.source()):
         for stage in workload.inputs:
-            item = stage.apply(item)  # noqa: PLW2901
+            item = stage.apply(item)
         if not isinstance(item, Failed):
             items.append(item)
         if len(items) == num or tried > 4 * num:

@@ -22,6 +22,7 @@ MAX_FAILED_SAMPLES = 64
 """When so many in a row fail, or all that there are, nothing comes through."""
 MAX_FAILED_BATCHES = 4
 """When so many in a row fail, nothing comes through."""
+_THREAD = "fovcache-training"
 _POLL_S = 0.05
 _JOIN_S = 1.0
 
@@ -75,7 +76,8 @@ class Tally:
         self._timeout_s = timeout_s
         self._samples = _Row(min(MAX_FAILED_SAMPLES, num_distinct or MAX_FAILED_SAMPLES))
         self._batches = _Row(MAX_FAILED_BATCHES)
-        self._failures: Counter[tuple[str, str, str]] = Counter()
+        self.failures: Counter[tuple[str, str, str]] = Counter()
+        """By uri, stage and reason."""
 
     def has_sample(self, item: Any) -> bool:
         """Count an item that has passed its inputs. Raises ProfileFault when too many in a row have failed."""
@@ -93,24 +95,24 @@ class Tally:
             return True
         stage, reason = item.error.stage, item.error.reason
         uri = "a batch" if row is self._batches else self._uri_of(item.item)
-        self._failures[uri, stage, reason] += 1
+        self.failures[uri, stage, reason] += 1
         if row.is_over(self._timeout_s):
             raise ProfileFault(stage, f"{row.num_failed} {what} in a row failed, none came through; the last: {reason}")
         return False
 
-    def failures(self) -> tuple[dict[str, Any], ...]:
-        """As Profile's: `{uri, stage, reason, n}`, the first first."""
-        return tuple(
-            {"uri": uri, "stage": stage, "reason": reason, "n": n}
-            for (uri, stage, reason), n in list(self._failures.items())
-        )
+
+def failures(*tallies: Tally) -> tuple[dict[str, Any], ...]:
+    """As Profile's: `{uri, stage, reason, n}`, the first first."""
+    total: Counter[tuple[str, str, str]] = Counter()
+    for tally in tallies:
+        total.update(dict(tally.failures))
+    return tuple({"uri": uri, "stage": stage, "reason": reason, "n": n} for (uri, stage, reason), n in total.items())
 
 
 def watched(
     work: Callable[[], T],
     recorder: Recorder,
     *,
-    name: str,
     timeout_s: float,
     close: Callable[[], object] = lambda: None,
     on_tick: Callable[[], object] = lambda: None,
@@ -132,7 +134,7 @@ def watched(
         finally:
             is_over.set()
 
-    thread = threading.Thread(target=live, name=f"fovcache-{name}", daemon=True)
+    thread = threading.Thread(target=live, name=_THREAD, daemon=True)
     thread.start()
     try:
         while not is_over.wait(_POLL_S):

@@ -23,7 +23,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 from xml.etree import ElementTree
 
 from fovcache.errors import EnvironmentFailure, UsageError, environment_failure
@@ -83,7 +82,7 @@ class Flame:
         self._options = ["--rate", str(rate_hz), "--duration", str(max_duration_s), "--format", self._format]
         self._executable = executable
         self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] | None = None
+        self._log: Path | None = None
         self._left = contextlib.ExitStack()  # what is to be cleared away
         self.result: FlameResult | None = None
         """What was recorded; None until the end, and where there is a problem."""
@@ -100,6 +99,9 @@ class Flame:
             self._start()
         except EnvironmentFailure as problem:
             self._give_up(problem)
+        except BaseException:  # of which `__exit__` will not be told
+            self._release()
+            raise
         return self
 
     def __exit__(
@@ -111,7 +113,8 @@ class Flame:
             self.result = self._stop()
         except EnvironmentFailure as problem:
             self._give_up(problem)
-        self._release()
+        finally:
+            self._release()
 
     def _start(self) -> None:
         executable = self._executable or _executable()
@@ -124,14 +127,13 @@ class Flame:
         self._left.callback(_let_children_trace, False)
         _let_children_trace(True)
         command = [executable, "record", "--pid", str(os.getpid()), "--nonblocking", "--idle", "--subprocesses"]
-        self._log = self._left.enter_context(tempfile.TemporaryFile())
+        command += [*self._options, "--output", str(self._partial)]
+        self._log = Path(self._left.enter_context(tempfile.TemporaryDirectory(prefix="fovcache-")), "log")
         try:
-            self._process = subprocess.Popen(
-                [*command, *self._options, "--output", str(self._partial)],
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-            )
+            with self._log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                )
         except OSError as error:
             raise EnvironmentFailure(f"cannot run py-spy ({executable}): {error.strerror}") from error
         deadline = time.monotonic() + _START_S
@@ -149,9 +151,7 @@ class Flame:
         try:
             status = self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired as error:
-            raise EnvironmentFailure(
-                f"py-spy has not written its stacks {_STOP_S:g} s after it was asked to"
-            ) from error
+            raise EnvironmentFailure(f"py-spy has not written its stacks within {_STOP_S:g} s") from error
         said = self._said()
         counts = _COUNTS.search(said)
         if status or counts is None:
@@ -167,7 +167,7 @@ class Flame:
 
     def _said(self) -> str:
         assert self._log is not None
-        return os.pread(self._log.fileno(), 1 << 16, 0).decode(errors="replace")
+        return self._log.read_text(errors="replace")
 
     def _give_up(self, problem: EnvironmentFailure) -> None:
         self.problem = problem

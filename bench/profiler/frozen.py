@@ -25,6 +25,7 @@ from fovcache.store.url_memo import UrlMemo
 
 from .cached import CachedRows
 from .device import device_timer
+from .profile import NUM_SAMPLES, TIMEOUT_S, WARMUP_BATCHES
 from .samples import Item, SampleStream
 from .training import LINEAR, TrainingStep
 from .workload import Workload
@@ -46,12 +47,25 @@ class ProfileRequest:
     model: str = LINEAR
     """What trains: LINEAR, or `PATH.py:FACTORY` of a module that takes `{encoder: rows [samples, …]}` and returns its
     loss."""
-    num_samples: int = 64
+    num_samples: int = NUM_SAMPLES
     """Samples that are measured at least."""
+    warmup_batches: int = WARMUP_BATCHES
+    """Batches that are dropped before each run, at least."""
+    timeout_s: float = TIMEOUT_S
+    """A stage that takes longer on one item hangs."""
     fetch_workers: int | None = None
     """Threads that fetch; None for the number of downloads at a time, or of reads."""
     options: BuildOptions = field(default_factory=BuildOptions)
     """Device, batch size, threads that decode, limits, downloads."""
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """How much is measured, and for how long a stage may take."""
+        return {
+            "num_samples": self.num_samples,
+            "warmup_batches": self.warmup_batches,
+            "timeout_s": self.timeout_s,
+        }
 
     @property
     def batch_size(self) -> int:

@@ -57,12 +57,11 @@ class Snapshot:
 class OverlappedMeasurement:
     """One overlapped run."""
 
-    def __init__(
-        self, workload: Workload, recorder: Recorder, tally: Tally, *, num_batches: int, num_warmup: int
-    ) -> None:
+    def __init__(self, workload: Workload, *, num_batches: int, num_warmup: int, timeout_s: float) -> None:
         """`num_warmup` batches are dropped at least; more until no queue fills or drains any more."""
         self.workload = workload
-        self.recorder = recorder
+        self.recorder = Recorder()
+        self.tally = Tally(workload.uri_of, workload.num_distinct, timeout_s)
         self.steps: list[Step] = []
         """In order, those of the warm-up included."""
         self.times_s: list[list[float]] = []
@@ -74,10 +73,9 @@ class OverlappedMeasurement:
         self.num_batches = num_batches
         self.num_expected = max(MIN_WARMUP, num_warmup)
         """Batches of the warm-up, if the queues allow."""
-        self._tally = tally
-        self._steps = [recorder.recorded(stage) for stage in workload.steps]
+        self._steps = [self.recorder.recorded(stage) for stage in workload.steps]
         self._in_flight: deque[Any] = deque()
-        self._inputs = tuple(recorder.recorded(stage) for stage in workload.inputs)
+        self._inputs = tuple(self.recorder.recorded(stage) for stage in workload.inputs)
         self._pipeline = Pipeline([*(self._inputs if workload.is_prefetched else ()), self._training()])
 
     def run(self) -> None:
@@ -108,6 +106,11 @@ class OverlappedMeasurement:
             return 0
         return sum(step.num_samples > 0 for step in self.steps[self.num_warmup :])
 
+    @property
+    def num_dropped(self) -> int:
+        """Samples of the warm-up."""
+        return sum(step.num_samples for step in self.steps[: self.num_warmup])
+
     def _training(self) -> Stage:
         """The one stage of the training thread: puts batches together and takes all steps with them."""
         first = self.workload.steps[0]
@@ -133,10 +136,10 @@ class OverlappedMeasurement:
                 try:
                     sample = next(samples)
                 except StopIteration:
-                    reason = f"ended after {self._tally.num_samples} samples; expected no end"
+                    reason = f"ended after {self.tally.num_samples} samples; expected no end"
                     raise ProfileFault(SOURCE, reason) from None
                 step.waits_s.append((start_s, time.perf_counter()))
-                if self._tally.has_sample(sample):
+                if self.tally.has_sample(sample):
                     batch.append(sample)
             yield step, batch
 
@@ -157,7 +160,7 @@ class OverlappedMeasurement:
             step.marks.append(device.mark())
             if isinstance(result, Failed):
                 break
-        if self._tally.has_batch(result):
+        if self.tally.has_batch(result):
             step.num_samples = self.workload.batch_size
         del result
         self._in_flight.append(step.marks[-1])

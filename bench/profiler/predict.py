@@ -18,16 +18,19 @@ from statistics import fmean
 
 from fovcache.errors import UsageError, nearest
 from fovcache.pipeline.bound import resource_times
+from fovcache.pipeline.stage import Stage
 
+from .overlapped import MAX_AHEAD
 from .result import StageTimes
 from .simulation import Server, simulated_s_per_sample
+from .workload import Workload
 
 CORES = "cores"
 """What bounds a pipeline whose stages want more cores than there are."""
 DEVICE = "device"
 """What bounds it where the device works by itself and has no pause."""
-STEP = "training step"
-"""What bounds it where the training thread does the work itself, or waits for the device, and has no pause."""
+STEP = "training thread"
+"""What bounds it where that thread does the work itself, and has no pause."""
 
 _NUM_SAMPLES = 1200
 _MIN_BATCHES = 32
@@ -89,7 +92,9 @@ class PipelineModel:
     """Samples that may wait before the steps."""
     is_async: bool = False
     """Does the device work by itself while the training thread goes on?"""
-    max_ahead: int = 2
+    is_prefetched: bool = True
+    """Do the inputs have threads of their own? Else the training thread takes each sample through all of them."""
+    max_ahead: int = MAX_AHEAD
     """Batches that the training thread may be ahead of a device that works by itself."""
 
     def __post_init__(self) -> None:
@@ -107,12 +112,11 @@ class PipelineModel:
     def bounds(self) -> dict[str, float]:
         """Seconds a sample that each input stage, the cores, and the steps allow at best."""
         step = DEVICE if self.is_async else STEP
-        demands = [(stage.id, stage.wall_s) for stage in self.inputs]
+        threads = {stage.id: stage.num_workers for stage in self.inputs} if self.is_prefetched else {STEP: 1}
+        demands = [(stage.id if self.is_prefetched else STEP, stage.wall_s) for stage in self.inputs]
         demands += [(CORES, stage.core_s) for stage in (self.inputs if self.is_async else self.stages)]
         demands += [(step, stage.wall_s) for stage in self.steps]
-        return resource_times(
-            demands, {stage.id: stage.num_workers for stage in self.inputs} | {CORES: self.num_cores, step: 1}
-        )
+        return resource_times(demands, {**threads, CORES: self.num_cores, step: 1})
 
     def without(self, *ids: str) -> PipelineModel:
         """Without these stages; unknown ids are fine."""
@@ -125,6 +129,10 @@ class PipelineModel:
     def with_input(self, stage: StageCost) -> PipelineModel:
         """With another input stage, the last one."""
         return replace(self, inputs=(*self.inputs, stage))
+
+    def with_step(self, stage: StageCost) -> PipelineModel:
+        """With another step, the first one."""
+        return replace(self, steps=(stage, *self.steps))
 
     def with_workers(self, stage_id: str, num_workers: int) -> PipelineModel:
         """With as many threads for an input stage. Raises UsageError for one that there is not."""
@@ -172,65 +180,59 @@ def predict(model: PipelineModel) -> Prediction:
 
 
 def pipeline_model(
+    workload: Workload,
     stages: Sequence[StageTimes],
     *,
     num_samples: int,
-    num_workers: Mapping[str, int],
-    batch_size: int,
     num_cores: float,
     units_s: Mapping[str, Sequence[float]] | None = None,
-    queued: Mapping[str, int] | None = None,
-    max_queued: int = 16,
-    is_async: bool = False,
-    max_ahead: int = 2,
 ) -> PipelineModel:
-    """The model of what was measured serially.
+    """The model of a workload from its serial run: its rows, the samples that came through, single durations.
 
-    `num_samples` came through; `num_workers` names the input stages with their threads; `units_s` are single
-    durations, `queued` the samples that may wait before a stage, `max_queued` those before the steps.
+    Raises UsageError where a stage has no row.
     """
-    if num_samples < 1:
-        raise UsageError(f"{num_samples} samples came through; expected at least 1 to predict from")
+    rows = {times.id: times for times in stages}
+    missing = [stage.id for stage in workload.stages if stage.id not in rows]
+    if missing or num_samples < 1:
+        raise UsageError(
+            f"{num_samples} samples came through, and stages {missing} were not measured; expected at least 1 sample "
+            "and all stages to predict from"
+        )
 
-    def cost(times: StageTimes) -> StageCost:
+    def cost(stage: Stage) -> StageCost:
+        times = rows[stage.id]
         wall_s = times.total_s / num_samples
         return StageCost(
-            id=times.id,
-            name=times.name,
-            resource=times.resource,
+            id=stage.id,
+            name=stage.name,
+            resource=stage.resource,
             wall_s=wall_s,
             core_s=times.cpu_s * (wall_s / times.mean_s if times.mean_s > 0 else 1.0),
-            units_s=tuple((units_s or {}).get(times.id, ())),
-            num_workers=num_workers.get(times.id, 1),
-            max_queued=(queued or {}).get(times.id, 16),
+            units_s=tuple((units_s or {}).get(stage.id, ())),
+            num_workers=stage.num_workers if workload.is_prefetched else 1,
+            max_queued=stage.max_queued,
         )
 
     return PipelineModel(
-        inputs=tuple(cost(times) for times in stages if times.id in num_workers),
-        steps=tuple(cost(times) for times in stages if times.id not in num_workers),
-        batch_size=batch_size,
+        inputs=tuple(map(cost, workload.inputs)),
+        steps=tuple(map(cost, workload.steps)),
+        batch_size=workload.batch_size,
         num_cores=num_cores,
-        max_queued=max_queued,
-        is_async=is_async,
-        max_ahead=max_ahead,
+        max_queued=workload.max_queued,
+        is_async=workload.device.is_async,
+        is_prefetched=workload.is_prefetched,
     )
 
 
 def _simulated(model: PipelineModel) -> float:
+    if not (model.is_prefetched or model.is_async):
+        return sum(stage.wall_s for stage in model.stages)
     size = model.batch_size
     cycle = max((len(stage.units_s) for stage in model.inputs), default=1) or 1
     num_cycles = math.ceil(max(_NUM_SAMPLES, _MIN_BATCHES * size) / cycle)  # whole ones: their mean is the mean
     num_batches = math.ceil(num_cycles * cycle / size)
     return simulated_s_per_sample(
-        [
-            Server(
-                durations_s=stage.durations_s(),
-                cores=_cores(stage.core_s, stage.wall_s),
-                num_workers=stage.num_workers,
-                max_queued=stage.max_queued,
-            )
-            for stage in model.inputs
-        ],
+        _input_servers(model),
         _step_server(model),
         batch_size=size,
         num_batches=num_batches,
@@ -240,16 +242,32 @@ def _simulated(model: PipelineModel) -> float:
     )
 
 
+def _input_servers(model: PipelineModel) -> list[Server]:
+    if model.is_prefetched:
+        return [
+            Server(
+                durations_s=stage.durations_s(),
+                cores=_cores(stage.core_s, stage.wall_s),
+                num_workers=stage.num_workers,
+                max_queued=stage.max_queued,
+            )
+            for stage in model.inputs
+        ]
+    return [_chain(model.inputs, 1)] if model.inputs else []
+
+
 def _step_server(model: PipelineModel) -> Server:
-    """All steps in one: batch after batch goes through each of them."""
-    durations_s = [stage.durations_s(model.batch_size) for stage in model.steps]
+    chain = _chain(model.steps, model.batch_size)
+    return replace(chain, cores=0.0 if model.is_async else chain.cores, max_queued=model.max_queued)
+
+
+def _chain(stages: Sequence[StageCost], num_samples: int) -> Server:
+    """Stages that follow each other in one thread, `num_samples` at a time."""
+    durations_s = [stage.durations_s(num_samples) for stage in stages]
     longest = max(map(len, durations_s), default=1)
-    totals_s = tuple(sum(each[number % len(each)] for each in durations_s) for number in range(longest))
-    core_s = 0.0 if model.is_async else sum(stage.core_s for stage in model.steps)
     return Server(
-        durations_s=totals_s,
-        cores=_cores(core_s, sum(stage.wall_s for stage in model.steps)),
-        max_queued=model.max_queued,
+        durations_s=tuple(sum(each[number % len(each)] for each in durations_s) for number in range(longest)),
+        cores=_cores(sum(stage.core_s for stage in stages), sum(stage.wall_s for stage in stages)),
     )
 
 

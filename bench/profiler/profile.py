@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fovcache.builder.progress import OnProgress, Progress, silent
 from fovcache.builder.request import available_cores
 from fovcache.errors import UsageError
 
-from .faults import ProfileFault, Tally, watched
+from .faults import ProfileFault, failures, watched
 from .overhead import MeasuringCosts, overhead
 from .overlapped import OverlappedMeasurement
-from .recorder import Recorder
 from .result import Fault, OverlappedRun, Overhead, SerialRun, Span, StageTimes
 from .serial import SerialMeasurement
 from .steady_state import SteadyState
 from .workload import Workload
+
+logger = logging.getLogger(__name__)
 
 NUM_SAMPLES = 64
 """Measured in each run unless said otherwise."""
@@ -31,30 +31,6 @@ WARMUP_BATCHES = 2
 """Dropped in each run unless said otherwise."""
 TIMEOUT_S = 300.0
 """A stage that takes longer on one item hangs, unless said otherwise."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How much is measured, and for how long a stage may take."""
-
-    num_samples: int = NUM_SAMPLES
-    """In each run; rounded up to whole batches, at least MIN_SAMPLES and MIN_BATCHES."""
-    warmup_batches: int = WARMUP_BATCHES
-    """Dropped in each run; at least 1. The overlapped run drops more where its queues take longer to settle."""
-    timeout_s: float = TIMEOUT_S
-    """For one item in one stage, seconds."""
-
-    def __post_init__(self) -> None:
-        if self.num_samples < 1 or self.warmup_batches < 1:
-            raise UsageError(
-                f"{self.num_samples} samples after {self.warmup_batches} batches of warm-up; expected at least 1 of each"
-            )
-        if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
-            raise UsageError(f"timeout_s is {self.timeout_s}; expected more than 0 s")
-
-    def num_batches(self, batch_size: int) -> int:
-        """Batches that are measured."""
-        return max(MIN_BATCHES, math.ceil(max(MIN_SAMPLES, self.num_samples) / batch_size))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +57,117 @@ class Measurement:
     """What ended it early."""
 
 
-def measure(workload: Workload, limits: Limits | None = None, *, on_progress: OnProgress = silent) -> Measurement:
-    """Run the stages serially, then overlapped.
+def measure(
+    workload: Workload,
+    *,
+    num_samples: int = NUM_SAMPLES,
+    warmup_batches: int = WARMUP_BATCHES,
+    timeout_s: float = TIMEOUT_S,
+    on_progress: OnProgress = silent,
+) -> Measurement:
+    """Run the stages serially, then overlapped, and measure `num_samples` of each run, in whole batches.
 
-    They run in other threads than the caller's, which see none of its thread-local settings, such as torch's
-    `no_grad`. A stage or source that raises, hangs or lets nothing through ends the profile: see `fault`. What hangs
-    is left behind in a daemon thread whose name begins with `fovcache-`.
+    The stages run in other threads than the caller's, which see none of its thread-local settings, such as torch's
+    `no_grad`. A stage or source that raises, takes longer than `timeout_s` on an item, or lets nothing through ends
+    the profile: see `fault`. What hangs is left behind in a daemon thread whose name begins with `fovcache-`.
+    Raises UsageError for settings that make no sense.
     """
-    limits = limits or Limits()
-    costs = MeasuringCosts.on(workload.device)
-    serial = _Run(SerialMeasurement, workload, limits)
-"""
+    runs = _Runs(workload, num_samples, warmup_batches, timeout_s, on_progress)
+    fault = None
+    try:
+        runs.run_serial()
+        runs.run_overlapped()
+    except ProfileFault as error:
+        logger.debug("the profile ends early", exc_info=error)
+        fault = Fault(stage=error.stage, reason=error.reason)
+    return runs.measurement(fault)
+
+
+def measure_overlapped(
+    workload: Workload,
+    *,
+    num_samples: int = NUM_SAMPLES,
+    warmup_batches: int = WARMUP_BATCHES,
+    timeout_s: float = TIMEOUT_S,
+    on_progress: OnProgress = silent,
+) -> OverlappedRun:
+    """Only the overlapped run, to measure what a change brings. Raises ProfileFault for what `measure` calls a fault."""
+    runs = _Runs(workload, num_samples, warmup_batches, timeout_s, on_progress)
+    runs.run_overlapped()
+    return SteadyState(runs.overlapped).result(available_cores())
+
+
+class _Runs:
+    """Both runs of a workload."""
+
+    def __init__(
+        self, workload: Workload, num_samples: int, warmup_batches: int, timeout_s: float, on_progress: OnProgress
+    ) -> None:
+        if num_samples < 1 or warmup_batches < 1:
+            raise UsageError(
+                f"{num_samples} samples after {warmup_batches} batches of warm-up; expected at least 1 of each"
+            )
+        if not (math.isfinite(timeout_s) and timeout_s > 0):
+            raise UsageError(f"timeout_s is {timeout_s}; expected more than 0 s")
+        size = workload.batch_size
+        num_batches = max(MIN_BATCHES, math.ceil(max(MIN_SAMPLES, num_samples) / size))
+        self.serial = SerialMeasurement(
+            workload, num_batches=num_batches, num_warmup=warmup_batches, timeout_s=timeout_s
+        )
+        self.overlapped = OverlappedMeasurement(
+            workload, num_batches=num_batches, num_warmup=warmup_batches, timeout_s=timeout_s
+        )
+        self._size = size
+        self._timeout_s = timeout_s
+        self._on_progress = on_progress
+
+    def run_serial(self) -> None:
+        """Raises ProfileFault."""
+        run = self.serial
+        total = run.num_warmup + run.num_batches
+        watched(
+            run.run,
+            run.recorder,
+            timeout_s=self._timeout_s,
+            on_tick=lambda: self._show("one at a time", run.num_done, total),
+        )
+
+    def run_overlapped(self) -> None:
+        """Raises ProfileFault."""
+        run = self.overlapped
+        watched(
+            run.run,
+            run.recorder,
+            timeout_s=self._timeout_s,
+            close=run.close,
+            on_tick=lambda: self._show(
+                "overlapped", len(run.steps), (run.num_warmup or run.num_expected) + run.num_batches
+            ),
+        )
+
+    def measurement(self, fault: Fault | None) -> Measurement:
+        """What was measured until the end, or until a fault."""
+        serial, overlapped = self.serial, self.overlapped
+        found = Measurement(
+            warmup_dropped=serial.num_dropped,
+            stages=(stages := serial.stages()),
+            units_s=serial.units_s(),
+            failures=failures(serial.tally, overlapped.tally),
+            fault=fault,
+        )
+        if serial.is_over:
+            found = replace(found, serial=serial.result(stages))
+        if fault is not None:
+            return found
+        steady_state = SteadyState(overlapped)
+        return replace(
+            found,
+            warmup_dropped=serial.num_dropped + overlapped.num_dropped,
+            overlapped=steady_state.result(available_cores()),
+            overhead=overhead(MeasuringCosts.on(serial.workload.device), serial, overlapped),
+            timeline=steady_state.timeline(),
+        )
+
+    def _show(self, what: str, num_batches: int, total: int) -> None:
+        done = min(num_batches, total) * self._size
+        self._on_progress(Progress(stage=what, done=done, total=total * self._size))

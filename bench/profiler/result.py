@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 from fovcache.errors import UsageError
@@ -237,18 +239,35 @@ class Profile:
         return 1 if self.fault or self.failures else 0
 
     def document(self) -> dict[str, Any]:
-        """As `--json` writes it."""
-        return asdict(self)
+        """As `--json` writes it: what-ifs by id; the bottleneck as its stage's id, with all of it as `verdict`."""
+        document = asdict(self)
+        document["predicted"] = {entry["id"]: entry for entry in document["predicted"]}
+        document["verdict"] = document["bottleneck"]
+        document["bottleneck"] = self.bottleneck.stage if self.bottleneck is not None else None
+        return document
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Profile:
         """The inverse of `document`. Raises UsageError for what is no profile."""
         try:
-            return _revive(cls, document)
-        except (KeyError, TypeError, ValueError) as error:
+            values = {**document, "bottleneck": document["verdict"]}
+            values["predicted"] = list(document["predicted"].values())
+            del values["verdict"]
+            profile: Profile = _revive(cls, values)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"not the JSON of a profile: {error}; `fovbench profile --json FILE` writes one"
             ) from error
+        return profile
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile in a file that `--json` wrote. Raises UsageError."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as a profile: {error}") from error
+    return Profile.from_document(document)
 
 
 def _revive(kind: Any, value: Any) -> Any:
@@ -256,13 +275,18 @@ def _revive(kind: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _revive(arguments[0], value)
+    if origin is dict:
+        return {str(name): _revive(arguments[1], item) for name, item in value.items()}
     if origin is tuple:
         kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
         return tuple(_revive(each, item) for each, item in zip(kinds, value, strict=True))
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         known = {each.name for each in fields(kind)}
         if unknown := sorted(set(value) - known):
-            raise ValueError(f"unknown field {unknown[0]!r} in {getattr(kind, '__name__', kind)}")
+            raise ValueError(f"unknown field {unknown[0]!r} in {kind.__name__}")
         return kind(**{name: _revive(hints[name], item) for name, item in value.items()})
+    expected = (int, float) if kind is float else kind
+    if kind is not Any and (not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool)):
+        raise ValueError(f"{value!r} where a value of type {kind.__name__} was expected")
     return value

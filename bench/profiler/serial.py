@@ -19,35 +19,36 @@ from .workload import Workload
 class SerialMeasurement:
     """One serial run. What it has measured so far can be read at any time, also after a fault."""
 
-    def __init__(
-        self, workload: Workload, recorder: Recorder, tally: Tally, *, num_batches: int, num_warmup: int
-    ) -> None:
+    def __init__(self, workload: Workload, *, num_batches: int, num_warmup: int, timeout_s: float) -> None:
         """`num_warmup` batches are run first and dropped: whatever is loaded or compiled on first use falls there."""
         self.workload = workload
-        self.tally = tally
+        self.recorder = Recorder()
+        self.tally = Tally(workload.uri_of, workload.num_distinct, timeout_s)
         self.num_batches = num_batches
         self.num_warmup = num_warmup
         self.num_done = 0
         """Batches that came through, those of the warm-up included."""
-        self.is_warm = False
-        """Whether the warm-up is over; before that, what is measured is the warm-up."""
+        self.num_dropped = 0
+        """Samples of the warm-up; 0 until it is over, as until then it is what is measured."""
+        self.is_over = False
+        """Whether all batches came through."""
         self.wall_s = 0.0
         """Until the last call of a stage, or batch, that is measured."""
         self.num_calls = 0
         """Of stages, as measured."""
-        self._recorder = recorder
-        self._inputs = [recorder.recorded(stage) for stage in workload.inputs]
-        self._steps = [recorder.recorded(stage, settle=workload.device.synchronize) for stage in workload.steps]
+        self._inputs = [self.recorder.recorded(stage) for stage in workload.inputs]
+        self._steps = [self.recorder.recorded(stage, settle=workload.device.synchronize) for stage in workload.steps]
         self._begin()
 
     def run(self) -> None:
         """Warm-up and measurement. Raises ProfileFault."""
-        items = self._recorder.source(self.workload.source())
+        items = self.recorder.source(self.workload.source())
         self._run_until(items, self.num_warmup)
-        self.is_warm = True
+        self.num_dropped = self.num_done * self.workload.batch_size
         self._begin()
         self._run_until(items, self.num_warmup + self.num_batches)
         self.wall_s = self._elapsed_s()
+        self.is_over = True
 
     def stages(self) -> tuple[StageTimes, ...]:
         """A row for each stage of which enough is measured."""
@@ -110,7 +111,7 @@ class SerialMeasurement:
 
     def _add(self, stage: Stage, core_s: float) -> None:
         """Take in the call that has just ended."""
-        call, units = self._recorder.calls[stage.id][-1], self._units[stage.id]
+        call, units = self.recorder.calls[stage.id][-1], self._units[stage.id]
         if call.has_failed:
             units.num_failed += 1
             units.failed_s += call.duration_s

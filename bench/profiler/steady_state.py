@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from .intervals import Interval, shared_s, total_s
-from .overlapped import OverlappedMeasurement, Step
+from .overlapped import OverlappedMeasurement
 from .result import OverlappedRun, Span
 from .summary import mean_interval
 

@@ -54,6 +54,8 @@ class Caching:
     """Of the whole source."""
     read_bytes_per_s: float | None = None
     """At which a cache is read, measured or given; None where reading costs nothing that counts."""
+    is_resident: bool = True
+    """Rows that fit in memory are gathered in the training thread; others are read beside it."""
 
     def __post_init__(self) -> None:
         if self.num_samples < 0 or (self.read_bytes_per_s is not None and not self.read_bytes_per_s > 0):
@@ -138,7 +140,7 @@ def what_ifs(
     return tuple(entries)
 
 
-def with_cache(model: PipelineModel, cached: Sequence[Artefact], read_bytes_per_s: float | None) -> PipelineModel:
+def with_cache(model: PipelineModel, cached: Sequence[Artefact], caching: Caching) -> PipelineModel:
     """The model when `cached` are read instead of computed.
 
     Fetch, decode and the copy of frames are only saved when no encoder is left that needs them. Features and latents
@@ -148,10 +150,11 @@ def with_cache(model: PipelineModel, cached: Sequence[Artefact], read_bytes_per_
     if all(stage.id in ids for stage in model.stages if stage.id in _ENCODERS):
         ids.update(_FED_FROM_DISK)
     left = model.without(*ids)
-    if read_bytes_per_s is None:
+    if caching.read_bytes_per_s is None:
         return left
-    load_s = sum(artefact.bytes_per_sample for artefact in cached) / read_bytes_per_s
-    return left.with_input(StageCost(id="load", name="load", resource="disk", wall_s=load_s, core_s=load_s))
+    load_s = sum(artefact.bytes_per_sample for artefact in cached) / caching.read_bytes_per_s
+    load = StageCost(id="load", name="load cached rows", resource="disk", wall_s=load_s, core_s=load_s)
+    return left.with_step(load) if caching.is_resident else left.with_input(load)
 
 
 def _as_it_is(model: PipelineModel, overlapped: OverlappedRun | None, base_s: float) -> WhatIf:
@@ -171,7 +174,7 @@ def _more_workers(
 ) -> WhatIf | None:
     """As few threads as nearly all that can be gained needs."""
     stage = next((each for each in model.inputs if each.id == stage_id), None)
-    if stage is None or stage.num_workers >= most:
+    if stage is None or stage.num_workers >= most or not model.is_prefetched:
         return None
     counts = [stage.num_workers * 2]
     while counts[-1] < most:
@@ -201,7 +204,7 @@ def _cached(
         choices["cached_all"] = artefacts
     entries = []
     for entry_id, cached in choices.items():
-        changed = with_cache(model, cached, caching.read_bytes_per_s)
+        changed = with_cache(model, cached, caching)
         gone = there - {stage.id for stage in changed.stages}
         share = sum(stage.share for stage in stages if stage.id in gone)
         entries.append(

@@ -179,7 +179,7 @@ def _shape(geometry: Geometry, sides: tuple[int, int]) -> str:
         lengths = [f"'max(1,floor((2*{length}*{size}+{side})/(2*{side})))'" for length in ("iw", "ih")]
     else:
         lengths = [f"'floor({length}*{geometry.short_side}/{side})'" for length in ("iw", "ih")]
-    before = "format=rgb24," if geometry.enlarges(*sides) else ""
+    before = "format=rgb24," if geometry.scales_rgb(*sides) else ""
     scale = f"{before}scale={':'.join(lengths)}:{to_rgb}"
     if fit == "crop":
         return f"{scale},crop={size}:{size}:floor((iw-ow)/2):floor((ih-oh)/2):exact=1"

@@ -64,12 +64,13 @@ class Geometry:
             raise SampleError("decode", reason, permanent=True)
         return scaled[0], scaled[1]
 
-    def enlarges(self, width: int, height: int) -> bool:
-        """Whether RGB has to be scaled, and not the colours as stored, for the pixels of Hugging Face's processors.
+    def scales_rgb(self, width: int, height: int) -> bool:
+        """Whether frames have to be RGB before they are scaled, for the pixels of Hugging Face's processors.
 
-        Where frames shrink it makes next to no difference, and takes several times as long.
+        Scaled as stored, colours of half the resolution come out smoother where they grow. Where they shrink it makes
+        next to no difference, and RGB would take several times as long.
         """
-        return self.short_side is not None and self.short_side >= min(width, height)
+        return self.short_side is not None and 2 * self.short_side >= min(width, height)
 
     def refusal(self, width: int, height: int, max_pixels: int) -> SampleError | None:
         """Why frames of these sides cannot be brought to it; None where they can."""
@@ -114,7 +115,7 @@ class FrameConverter:
             plain = self._plain.reformat(frame, format="rgb24", threads=1).to_ndarray()
             return np.ascontiguousarray(np.rot90(plain, turns))
         width, height = self._geometry.scaled(frame.width, frame.height, self._max_pixels)
-        if self._geometry.enlarges(frame.width, frame.height):
+        if self._geometry.scales_rgb(frame.width, frame.height):
             frame = self._plain.reformat(frame, format="rgb24", threads=1)
         interpolation = self._geometry.interpolation
         # The same pixels in a third of the time; otherwise swscale treats colour another way for each format.

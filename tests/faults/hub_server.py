@@ -32,7 +32,7 @@ class HubServer:
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 server.requests.append(f"{self.command} {path}")
-                server.authorizations.add((self.headers.get("Authorization", ""), path))
+                server.authorizations.add(self.headers.get("Authorization", ""))
                 is_api = path.startswith("/api/models/")
                 owner, name, *rest = path.removeprefix("/api/models").strip("/").split("/")
                 model = f"{owner}/{name}"

@@ -22,7 +22,8 @@ from fovcache.errors import FovcacheError
 from fovcache.models.checkpoint import open_checkpoint
 for weights in sys.argv[1:]:
     try:
-        found = open_checkpoint(weights, name="little", hub_id="team/default", config={}, with_processor=True)
+        options = {"subfolder": "vae"} if "pipeline" in weights else {"with_processor": True}
+        found = open_checkpoint(weights, name="little", hub_id="team/default", config={}, **options)
         said = {**found.identity(), "files": sorted(path.name for path in found.folder.iterdir()), "label": found.label}
     except FovcacheError as error:
         said = {"error": type(error).__name__, "status": error.exit_status, "said": str(error)}
@@ -40,6 +41,13 @@ MODELS = {
         "other/model.safetensors": b"of another model",
     },
     "team/no-processor": {"config.json": CONFIG, "model.safetensors": WEIGHTS},
+    "team/pipeline": {
+        "model_index.json": b"{}",
+        "everything.safetensors": WEIGHTS * 9,
+        "vae/config.json": CONFIG,
+        "vae/diffusion_pytorch_model.safetensors": WEIGHTS,
+        "unet/diffusion_pytorch_model.safetensors": WEIGHTS * 9,
+    },
     "team/pickled": {"config.json": CONFIG, "pytorch_model.bin": b"a pickle"},
 }
 REFUSALS = {
@@ -86,6 +94,14 @@ def test_a_model_is_downloaded_once_and_found_without_network_afterwards(hub: Hu
     hub.close()
     assert open_in_a_process(hub, home, *ids) == [first, pinned, bare]
     assert open_in_a_process(hub, home, *ids, HF_HUB_OFFLINE="1") == [first, pinned, bare]
+
+
+def test_of_a_pipeline_only_the_subfolder_is_downloaded(hub: HubServer, tmp_path: Path) -> None:
+    (first,) = open_in_a_process(hub, tmp_path / "home", "team/pipeline")
+    assert first["files"] == ["config.json", "diffusion_pytorch_model.safetensors"]
+    assert not [request for request in hub.requests if "unet/" in request or "everything" in request]
+    hub.close()
+    assert open_in_a_process(hub, tmp_path / "home", "team/pipeline") == [first]
 
 
 def test_what_the_hub_refuses_is_one_plain_line(hub: HubServer, tmp_path: Path) -> None:

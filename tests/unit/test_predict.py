@@ -7,8 +7,10 @@ from made_profiles import cost, model, times
 
 from fovcache.bench.profiler.predict import CORES, DEVICE, STEP, pipeline_model, predict
 from fovcache.bench.profiler.simulation import Server, core_slowdown, simulated_s_per_sample
+from fovcache.bench.profiler.workload import Workload
 from fovcache.errors import UsageError
 from fovcache.pipeline.bound import resource_times
+from fovcache.pipeline.stage import Stage
 
 
 def test_each_bound_is_the_slowest_for_once() -> None:
@@ -76,14 +78,37 @@ def test_work_beyond_the_cores_slows_down_alike() -> None:
     assert core_slowdown([(0.5, 8)], 2) == pytest.approx(3)
 
 
+def test_inputs_in_the_training_thread_overlap_with_nothing_but_a_device_that_works_by_itself() -> None:
+    stages = [cost("fetch", 0.03, num_workers=4), cost("decode", 0.02, num_workers=4), cost("encode", 0.04)]
+    alone = model(*stages, is_prefetched=False)
+    assert (predict(alone).limited_by, predict(alone).s_per_sample) == (STEP, pytest.approx(0.09))
+    ahead = model(*stages, is_prefetched=False, is_async=True)
+    assert ahead.bounds() == pytest.approx({STEP: 0.05, DEVICE: 0.04, CORES: 0})
+    assert (predict(ahead).limited_by, predict(ahead).s_per_sample) == (STEP, pytest.approx(0.05))
+
+
 def test_failed_samples_cost_time_too() -> None:
     """40 came through in 4 s of fetch; 10 failed in it and took another 1 s."""
+    workload = Workload(
+        source=lambda: iter(()),
+        inputs=(Stage(id="fetch", name="download", resource="network", run=len, num_workers=2, max_queued=3),),
+        steps=(Stage(id="encode", name="encode", resource="cpu", run=len, max_queued=32),),
+        batch_size=4,
+    )
     stages = [times("fetch", 0.1, failed=10, failed_s=1.0, cpu_s=0.02), times("encode", 0.01)]
-    made = pipeline_model(stages, num_samples=40, num_workers={"fetch": 2}, batch_size=4, num_cores=4)
-    assert made.inputs[0].wall_s == pytest.approx(0.125)
-    assert made.inputs[0].core_s == pytest.approx(0.025)
-    assert [stage.id for stage in made.steps] == ["encode"]
-    assert predict(made).s_per_sample == pytest.approx(0.0625)
+    made = pipeline_model(workload, stages, num_samples=40, num_cores=4, units_s={"fetch": [1.0, 2.0]})
+    assert made.batch_size == 4
+    assert made.max_queued == 32
+    (fetch,), (encode,) = made.inputs, made.steps
+    assert (fetch.wall_s, fetch.core_s) == pytest.approx((0.125, 0.025))
+    assert (fetch.name, fetch.resource, fetch.num_workers, fetch.max_queued) == ("download", "network", 2, 3)
+    assert fetch.units_s == (1.0, 2.0)
+    assert encode.wall_s == 0.01
+    assert predict(made).bound_s == pytest.approx(0.0625)
+    with pytest.raises(UsageError, match=r"stages \['encode'\] were not measured"):
+        pipeline_model(workload, stages[:1], num_samples=40, num_cores=4)
+    with pytest.raises(UsageError, match="0 samples came through"):
+        pipeline_model(workload, stages, num_samples=0, num_cores=4)
 
 
 def test_single_durations_are_scaled_to_the_mean() -> None:
@@ -95,8 +120,6 @@ def test_single_durations_are_scaled_to_the_mean() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(UsageError, match="no input stage 'decoed'; nearest: decode"):
         model(cost("decode", 0.1)).with_workers("decoed", 2)
-    with pytest.raises(UsageError, match="0 samples came through"):
-        pipeline_model([], num_samples=0, num_workers={}, batch_size=1, num_cores=1)
     for broken in ({"wall_s": float("nan")}, {"wall_s": -1.0}, {"wall_s": 1.0, "num_workers": 0}):
         with pytest.raises(UsageError, match="stage 'decode'"):
             cost("decode", **broken)

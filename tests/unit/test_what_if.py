@@ -57,11 +57,14 @@ def test_caching_saves_fetch_and_decode_only_where_all_encoders_are_cached() -> 
 
 
 def test_reading_a_cache_takes_its_time() -> None:
-    caching = Caching(artefacts=(LATENTS, FEATURES), num_samples=1000, read_bytes_per_s=1e6)
-    found = entries(Options(caching=caching))
-    assert found["cached_all"].s_per_sample == pytest.approx(0.2)
-    assert found["cached_all"].limited_by == "load"
-    assert found["cached_all"].ceiling == pytest.approx(TOTAL_S / 0.083)  # as if reading took no time
+    settings = {"artefacts": (LATENTS, FEATURES), "num_samples": 1000, "read_bytes_per_s": 1e6}
+    resident = entries(Options(caching=Caching(**settings)))["cached_all"]
+    assert resident.s_per_sample == pytest.approx(0.2 + 0.083)
+    assert resident.limited_by == STEP
+    assert resident.ceiling == pytest.approx(TOTAL_S / 0.083)  # as if reading took no time
+    streamed = entries(Options(caching=Caching(**settings, is_resident=False)))["cached_all"]
+    assert streamed.s_per_sample == pytest.approx(0.2)
+    assert streamed.limited_by == "load"
 
 
 def test_the_only_encoder_cached_is_everything() -> None:

@@ -1,0 +1,234 @@
+"""`fovbench profile`: measures a source's pipeline, says what it could be, and looks at it by other people's tools."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fovcache.builder.progress import OnProgress, Progress, silent
+from fovcache.builder.request import available_cores
+from fovcache.errors import FovcacheError
+from fovcache.fetch.redact import redact
+
+from .advice import advice
+from .batch_scaling import batch_scaling
+from .cached import gather_bytes_per_s
+from .environment import cpu_limit_cores, environment
+from .flame import Flame
+from .frozen import FrozenPipeline, ProfileRequest, opened
+from .monitor import Monitor
+from .predict import pipeline_model
+from .profile import Measurement, measure, measure_overlapped
+from .replay import replay, wrapped
+from .result import OverlappedRun, Profile, WhatIf
+from .trace import Trace, trace_run
+from .verdict import bottleneck
+from .verify import Runnable, verified
+from .what_if import Artefact, BatchScaling, Caching, Options, what_ifs
+from .workload import Workload
+
+logger = logging.getLogger(__name__)
+
+_NUM_FLAME_BATCHES = 5
+_WHAT = {"vae_encode": "VAE latents", "encode": "features"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What is done beside measuring, once everything is measured."""
+
+    verify: bool = False
+    """Measure the predictions that can be run here."""
+    trace: Path | None = None
+    """A folder for a trace of a few steps."""
+    flame: Path | None = None
+    """A file for sampled stacks."""
+    command: tuple[str, ...] = ()
+    """The words of the command that asks for this, for advice that changes some of them."""
+
+
+def run_profile(request: ProfileRequest, extras: Extras | None = None, *, on_progress: OnProgress = silent) -> Profile:
+    """Profile a source. What a stage or a sample does wrong is in the profile; raises what makes it impossible."""
+    extras = extras or Extras()
+    with opened(request) as pipeline:
+        workload = pipeline.workload()
+        with Monitor(pipeline.device) as monitor:
+            measured = measure(workload, **request.limits, on_progress=on_progress)
+        readings = monitor.readings()
+        profile = Profile(
+            environment=environment(pipeline.device),
+            settings=_settings(request, pipeline, workload),
+            warmup_dropped=measured.warmup_dropped,
+            stages=measured.stages,
+            serial=measured.serial,
+            overlapped=measured.overlapped,
+            overhead=measured.overhead,
+            memory=readings.memory,
+            gpu=readings.gpu,
+            host=readings.host,
+            timeline=measured.timeline,
+            failures=(*_unreadable(pipeline), *measured.failures),
+            fault=measured.fault,
+        )
+        if measured.fault is None:
+            profile = _with_predictions(profile, measured, extras, pipeline, workload, on_progress)
+            warnings = [*_look(extras, workload, pipeline, on_progress)]
+            profile = replace(profile, warnings=(*profile.warnings, *warnings))
+    return replace(profile, advice=advice(profile))
+
+
+def _with_predictions(
+    profile: Profile,
+    measured: Measurement,
+    extras: Extras,
+    pipeline: FrozenPipeline,
+    workload: Workload,
+    on_progress: OnProgress,
+) -> Profile:
+    assert measured.serial is not None
+    on_progress(Progress(stage="predict", done=0, total=0))
+    model = pipeline_model(
+        workload,
+        measured.stages,
+        num_samples=measured.serial.n,
+        num_cores=min(available_cores(), cpu_limit_cores() or math.inf),
+        units_s=measured.units_s,
+    )
+    options = Options(
+        caching=_caching(pipeline, workload), batch=_scaling(measured, workload, pipeline), commands=_commands(extras)
+    )
+    predicted = what_ifs(model, measured.stages, measured.overlapped, options)
+    if extras.verify:
+        runnables = _Runnables(pipeline, workload)
+        predicted = verified(
+            predicted,
+            {entry.id: runnables.of(entry.id) for entry in predicted},
+            show=lambda change: on_progress(Progress(stage=f"verify: {change}", done=0, total=0)),
+        )
+    run = measured.overlapped
+    cause = bottleneck(model, run.stall, run.device_s) if run is not None else None
+    return replace(profile, predicted=predicted, bottleneck=cause)
+
+
+def _caching(pipeline: FrozenPipeline, workload: Workload) -> Caching:
+    row_bytes = pipeline.step.row_bytes
+    artefacts = tuple(
+        Artefact(
+            stage=stage,
+            what=f"{_WHAT[stage]} of {' and '.join(sorted(names))}",
+            bytes_per_sample=sum(row_bytes[name] for name in names),
+        )
+        for stage, names in pipeline.kinds().items()
+    )
+    return Caching(
+        artefacts=artefacts,
+        num_samples=pipeline.stream.num_listed,
+        read_bytes_per_s=gather_bytes_per_s(sum(row_bytes.values()), workload.batch_size, pipeline.device),
+    )
+
+
+def _scaling(measured: Measurement, workload: Workload, pipeline: FrozenPipeline) -> BatchScaling | None:
+    steps = {stage.id for stage in workload.steps}
+    step_s = sum(stage.median_s for stage in measured.stages if stage.id in steps) * workload.batch_size
+    return batch_scaling(workload, step_s, pipeline.device)
+
+
+class _Runnables:
+    """Runs the pipeline changed as a what-if says."""
+
+    def __init__(self, pipeline: FrozenPipeline, workload: Workload) -> None:
+        self._pipeline = pipeline
+        self._workload = workload
+
+    def of(self, entry_id: str) -> Runnable:
+        """By a what-if's id."""
+        kinds = self._pipeline.kinds()
+        cached = {
+            "cached_latents": kinds.get("vae_encode", frozenset()),
+            "cached_features": kinds.get("encode", frozenset()),
+            "cached_all": frozenset(self._pipeline.names),
+        }
+        changes: dict[str, Callable[[WhatIf], Workload]] = {
+            "fetch_workers": lambda entry: self._workload.with_workers({"fetch": entry.apply["workers"]}),
+            "decode_workers": lambda entry: self._workload.with_workers({"decode": entry.apply["workers"]}),
+            "batch": lambda entry: self._workload.with_batch_size(entry.apply["batch_size"]),
+        } | {name: lambda entry: self._pipeline.workload(cached[entry.id]) for name in cached}
+        change = changes.get(entry_id)
+        return "nothing here can run it" if change is None else lambda entry: self._measured(change(entry))
+
+    def _measured(self, workload: Workload) -> OverlappedRun:
+        return measure_overlapped(workload, **self._pipeline.request.limits)
+
+
+def _look(extras: Extras, workload: Workload, pipeline: FrozenPipeline, on_progress: OnProgress) -> Sequence[str]:
+    """Trace and flame graph; what went wrong with them."""
+    said = []
+    if extras.trace is not None:
+        on_progress(Progress(stage="trace", done=0, total=0))
+        try:
+            trace_run(lambda trace: _traced(workload, trace), extras.trace, pipeline.device)
+        except FovcacheError as error:
+            said.append(f"no trace: {error}")
+    if extras.flame is not None:
+        on_progress(Progress(stage="flame", done=0, total=0))
+        with Flame(extras.flame) as flame:
+            replay(workload, _NUM_FLAME_BATCHES)
+        if flame.problem is not None:
+            said.append(f"no flame graph: {flame.problem}")
+    for text in said:
+        logger.warning(text)
+    return said
+
+
+def _traced(workload: Workload, trace: Trace) -> None:
+    replay(wrapped(workload, trace.wrap), trace.num_steps, after_batch=trace.step)
+
+
+def _settings(request: ProfileRequest, pipeline: FrozenPipeline, workload: Workload) -> dict[str, Any]:
+    encoders, options = request.encoders, request.options
+    return {
+        "sources": [redact(source) for source in request.sources],
+        "samples_in_source": pipeline.stream.num_listed,
+        "distinct_samples": pipeline.stream.num_distinct,
+        "encoders": pipeline.names,
+        "weights": {name or "all": _named(weights) for name, weights in encoders.weights.items()},
+        "features": [
+            f"{resolution.extractor.name} {feature.layer} ({feature.pool}, {feature.dtype})"
+            for resolution in pipeline.resolutions
+            for feature in resolution.each[-1].features
+        ],
+        **{name: value for name, value in encoders.common.items() if value is not None},
+        "model": request.model,
+        "batch_size": workload.batch_size,
+        "threads": workload.num_workers,
+        "device": str(pipeline.device),
+        "isolate_decode": options.isolate_decode,
+    }
+
+
+def _named(weights: str) -> str:
+    """Without the folder, which is of this machine."""
+    return weights if weights.startswith("random:") or not Path(weights).exists() else Path(weights).name
+
+
+def _unreadable(pipeline: FrozenPipeline) -> list[dict[str, Any]]:
+    return [{"uri": item.uri, "stage": "fetch", "reason": item.reason, "n": 1} for item in pipeline.stream.unreadable]
+
+
+def _commands(extras: Extras) -> dict[str, str]:
+    """The user's own command, changed."""
+    command = shlex.join(redact(word) for word in extras.command)
+    return (
+        {
+            "fetch_workers": f"{command} --fetch-workers {{n}}",
+            "decode_workers": f"{command} --workers {{n}}",
+            "batch": f"{command} --batch-size {{n}}",
+        }
+        if command
+        else {}
+    )
