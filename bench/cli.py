@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -160,7 +159,7 @@ def profile(
         fetch_workers=fetch_workers,
         options=options,
     )
-    extras = Extras(verify=verify, trace=trace, flame=flame, command=("fovbench", *sys.argv[1:]))
+    extras = Extras(verify=verify, trace=trace, flame=flame)
     with progress_bar() as show:
         result = run_profile(request, extras, on_progress=show)
     print_profile(output, result)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import io
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .palette import Theme
 
@@ -31,6 +30,7 @@ HATCH_WAIT = "\\\\\\\\"
 """On time in which something waits."""
 
 _NAME_LETTERS = 34
+_BEYOND_REASON = 1e12
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def drawing(theme: Theme) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _style(theme: Theme) -> dict[str, object]:
+def _style(theme: Theme) -> dict[Any, Any]:
     return {
         "text.parse_math": False,
         "text.usetex": False,
@@ -125,8 +125,13 @@ def drawable(text: str, most: int = _NAME_LETTERS) -> str:
 
 
 def drawn(value: float) -> float:
-    """A length to draw: what is no number or below zero has none."""
-    return value if math.isfinite(value) and value > 0 else 0.0
+    """A length to draw: what is no number, below zero or beyond all reason has none."""
+    return value if is_drawable(value) and value > 0 else 0.0
+
+
+def is_drawable(value: float) -> bool:
+    """Whether an axis can hold it."""
+    return abs(value) < _BEYOND_REASON  # which is false for what is no number
 
 
 def part(value: float) -> float:

@@ -15,7 +15,7 @@ ABSENT = "–"
 _TIMES = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 _SUFFIXES = {"_mhz": "MHz", "_w": "W", "_j": "J", "_c": "°C", "_gib": "GiB", "_mib": "MiB", "_px": "px"}
-_MAX_DEPTH = 4
+_MAX_DEPTH, _MAX_ITEMS = 4, 20  # the rest is in the profile's JSON
 
 
 def digits(value: float, num: int = 3) -> str:
@@ -38,8 +38,8 @@ def count(value: int) -> str:
 
 def percent(fraction: float, *, sign: bool = False) -> str:
     """A fraction as a percentage with one decimal: `36.4 %`."""
-    if not math.isfinite(fraction):
-        return digits(fraction)
+    if not abs(fraction) < 1e4:
+        return f"{digits(100 * fraction)}{SPACE}%"
     return f"{100 * fraction:{'+' if sign else ''},.1f}{SPACE}%".replace("-", "−")
 
 
@@ -50,8 +50,8 @@ def rate(samples_per_hour: float) -> str:
 
 def size(size_bytes: float) -> str:
     """`1.5 MiB`."""
-    if not math.isfinite(size_bytes):
-        return digits(size_bytes)
+    if not abs(size_bytes) < 1e18:
+        return f"{digits(size_bytes)}{SPACE}B"
     for unit in _SIZES:
         if abs(size_bytes) < 1024 or unit == _SIZES[-1]:
             break
@@ -97,8 +97,15 @@ def described(name: str, value: Any) -> str:
         return ABSENT
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return f"{count(len(value))} entries"
     if isinstance(value, list | tuple):
-        return ", ".join(described(name, item) for item in value) or "none"
+        shown = [
+            f"[{count(len(item))}]" if isinstance(item, list | tuple) else described(name, item)
+            for item in value[:_MAX_ITEMS]
+        ]
+        more = [f"{count(len(value) - _MAX_ITEMS)} more"] if len(value) > _MAX_ITEMS else []
+        return ", ".join([*shown, *more]) or "none"
     if not isinstance(value, int | float):
         return str(value)
     plain = count(value) if isinstance(value, int) else digits(value)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fovcache.bench.profiler.result import Profile, Span
 
-from .figures import BAR, HATCH_WAIT, ROW_IN, drawable, new_figure, rows
+from .figures import BAR, HATCH_WAIT, ROW_IN, drawable, is_drawable, new_figure, rows
 from .numbers import time_unit
 from .palette import LIGHT, Theme, stage_colours
 
@@ -26,10 +25,8 @@ _MIN_EDGED = 0.004  # of the window: a narrower span would be all edge
 
 def real_spans(profile: Profile) -> list[Span]:
     """Those that have a length, by their start."""
-    spans = [
-        span for span in profile.timeline if math.isfinite(span.end_s - span.start_s) and span.end_s > span.start_s
-    ]
-    return sorted(spans, key=lambda span: (span.start_s, span.end_s))
+    spans = [span for span in profile.timeline if is_drawable(span.start_s) and is_drawable(span.end_s)]
+    return sorted((span for span in spans if span.end_s > span.start_s), key=lambda span: (span.start_s, span.end_s))
 
 
 def shown_spans(profile: Profile) -> list[Span]:
@@ -77,7 +74,12 @@ def draw_timeline(profile: Profile, theme: Theme = LIGHT) -> Figure | None:
     figure = new_figure(ROW_IN * (len(names) + 0.8 * legend_rows) + 0.75)
     axes = figure.subplots()
     for row, lane in enumerate(names):
-        waits = {"facecolor": theme.paper, "edgecolor": theme.wait, "hatch": HATCH_WAIT, "linewidth": 0.0}
+        waits: dict[str, Any] = {
+            "facecolor": theme.paper,
+            "edgecolor": theme.wait,
+            "hatch": HATCH_WAIT,
+            "linewidth": 0.0,
+        }
         track = waits if lane == DEVICE_LANE else {"facecolor": theme.track, "linewidth": 0.0}
         axes.broken_barh([(0, extent / unit.seconds)], (row - BAR / 2, BAR), zorder=1, **track)
         for stage in drawn_ids:

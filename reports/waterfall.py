@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fovcache.bench.profiler.result import OverlappedRun, Profile, SerialRun, StageTimes, WhatIf
 
@@ -185,6 +185,6 @@ def _speed(run: SerialRun | OverlappedRun, unit: TimeUnit) -> str:
     return f"{unit.text(run.s_per_sample)} a sample, {rate(run.samples_per_hour)}"
 
 
-def _bar(axes: Axes, row: int, start_s: float, length_s: float, unit: TimeUnit, **style: str) -> None:
+def _bar(axes: Axes, row: int, start_s: float, length_s: float, unit: TimeUnit, **style: Any) -> None:
     if length_s > 0:
         axes.barh(row, length_s / unit.seconds, left=start_s / unit.seconds, height=BAR, linewidth=0.5, **style)

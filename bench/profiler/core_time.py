@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -39,9 +38,9 @@ def _children() -> list[int]:
 
 def _descendants(pid: str) -> Iterator[int]:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended, or is not ours
-        for thread in os.listdir(f"/proc/{pid}/task"):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split():
+                for child in (thread / "children").read_text().split():
                     yield int(child)
                     yield from _descendants(child)
 

@@ -89,9 +89,9 @@ class TorchDevice:
         import torch
 
         if self.type == "mps":
-            event = torch.mps.Event(enable_timing=True)
-            event.record()
-            return event
+            on_mps = torch.mps.Event(enable_timing=True)
+            on_mps.record()
+            return on_mps
         # Blocking: who waits for it sleeps, and leaves its core to the threads that prepare samples.
         event = torch.cuda.Event(enable_timing=True, blocking=True)
         event.record(torch.cuda.current_stream(self._device))

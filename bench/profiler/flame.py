@@ -171,7 +171,7 @@ class Flame:
 
     def _give_up(self, problem: EnvironmentFailure) -> None:
         self.problem = problem
-        logger.warning("%s", problem)
+        logger.debug("no stacks are recorded", exc_info=problem)
         self._release()
 
     def _release(self) -> None:

@@ -58,6 +58,13 @@ class ProfileRequest:
     options: BuildOptions = field(default_factory=BuildOptions)
     """Device, batch size, threads that decode, limits, downloads."""
 
+    def __post_init__(self) -> None:
+        if self.num_samples < 1 or self.warmup_batches < 1:
+            raise UsageError(
+                f"a profile of {self.num_samples} samples after {self.warmup_batches} batches of warm-up; expected at "
+                "least 1 of each"
+            )
+
     @property
     def limits(self) -> dict[str, Any]:
         """How much is measured, and for how long a stage may take."""
@@ -142,7 +149,6 @@ class FrozenPipeline:
     def _workload(self, stream: SampleStream, step: TrainingStep) -> Workload:
         request = self.request
         decode = decode_stage(request.options.threads(), request.options.watchdog_s)
-        decoders = {each.spec.software()["name"] for resolution in self.resolutions for each in resolution.each}
         fetch = Stage(
             id="fetch",
             name="download" if stream.is_remote else "read and check",
@@ -151,7 +157,8 @@ class FrozenPipeline:
             num_workers=self._fetch_workers(stream),
             size_of=_size,
         )
-        name = f"ffmpeg extraction ({', '.join(sorted(decoders - {'pillow'}) or ['pillow'])})"
+        what = "image decode" if stream.decoders == {"pillow"} else "ffmpeg extraction"
+        name = f"{what} ({', '.join(sorted(stream.decoders))})"
         return Workload(
             source=lambda: iter(stream),
             inputs=(fetch, replace(decode, name=name, run=stream.decode, size_of=_size)),

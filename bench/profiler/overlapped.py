@@ -130,7 +130,8 @@ class OverlappedMeasurement:
         if not self.workload.is_prefetched:
             samples = map(self._loaded, samples)
         while True:
-            step, batch = Step(waits_s=[]), []
+            step = Step(waits_s=[])
+            batch: list[Any] = []
             while len(batch) < self.workload.batch_size:
                 start_s = time.perf_counter()
                 try:

@@ -14,7 +14,7 @@ from fovcache.errors import UsageError
 from .faults import ProfileFault, failures, watched
 from .overhead import MeasuringCosts, overhead
 from .overlapped import OverlappedMeasurement
-from .result import Fault, OverlappedRun, Overhead, SerialRun, Span, StageTimes
+from .result import Fault, Overhead, OverlappedRun, SerialRun, Span, StageTimes
 from .serial import SerialMeasurement
 from .steady_state import SteadyState
 from .workload import Workload
@@ -91,7 +91,7 @@ def measure_overlapped(
     timeout_s: float = TIMEOUT_S,
     on_progress: OnProgress = silent,
 ) -> OverlappedRun:
-    """Only the overlapped run, to measure what a change brings. Raises ProfileFault for what `measure` calls a fault."""
+    """Only the overlapped run, to measure what a change brings. Raises ProfileFault where `measure` has a fault."""
     runs = _Runs(workload, num_samples, warmup_batches, timeout_s, on_progress)
     runs.run_overlapped()
     return SteadyState(runs.overlapped).result(available_cores())

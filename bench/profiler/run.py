@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +17,16 @@ from fovcache.fetch.redact import redact
 from .advice import advice
 from .batch_scaling import batch_scaling
 from .cached import gather_bytes_per_s
+from .commands import commands
 from .environment import cpu_limit_cores, environment
 from .flame import Flame
 from .frozen import FrozenPipeline, ProfileRequest, opened
 from .monitor import Monitor
 from .predict import pipeline_model
 from .profile import Measurement, measure, measure_overlapped
+from .readings import Readings
 from .replay import replay, wrapped
-from .result import OverlappedRun, Profile, WhatIf
+from .result import Overhead, OverlappedRun, Profile, WhatIf
 from .trace import Trace, trace_run
 from .verdict import bottleneck
 from .verify import Runnable, verified
@@ -48,8 +49,6 @@ class Extras:
     """A folder for a trace of a few steps."""
     flame: Path | None = None
     """A file for sampled stacks."""
-    command: tuple[str, ...] = ()
-    """The words of the command that asks for this, for advice that changes some of them."""
 
 
 def run_profile(request: ProfileRequest, extras: Extras | None = None, *, on_progress: OnProgress = silent) -> Profile:
@@ -67,7 +66,7 @@ def run_profile(request: ProfileRequest, extras: Extras | None = None, *, on_pro
             stages=measured.stages,
             serial=measured.serial,
             overlapped=measured.overlapped,
-            overhead=measured.overhead,
+            overhead=_overhead(measured, readings),
             memory=readings.memory,
             gpu=readings.gpu,
             host=readings.host,
@@ -100,7 +99,7 @@ def _with_predictions(
         units_s=measured.units_s,
     )
     options = Options(
-        caching=_caching(pipeline, workload), batch=_scaling(measured, workload, pipeline), commands=_commands(extras)
+        caching=_caching(pipeline, workload), batch=_scaling(measured, workload, pipeline), commands=commands(pipeline)
     )
     predicted = what_ifs(model, measured.stages, measured.overlapped, options)
     if extras.verify:
@@ -113,6 +112,19 @@ def _with_predictions(
     run = measured.overlapped
     cause = bottleneck(model, run.stall, run.device_s) if run is not None else None
     return replace(profile, predicted=predicted, bottleneck=cause)
+
+
+def _overhead(measured: Measurement, readings: Readings) -> Overhead | None:
+    """The clocks' share, and the monitor's."""
+    if measured.overhead is None:
+        return None
+    watching = readings.overhead["share_of_a_core"] / available_cores()
+    return replace(
+        measured.overhead,
+        serial_share=measured.overhead.serial_share + watching,
+        overlapped_share=measured.overhead.overlapped_share + watching,
+        how=f"{measured.overhead.how}; and the CPU time of the thread that watches the machine",
+    )
 
 
 def _caching(pipeline: FrozenPipeline, workload: Workload) -> Caching:
@@ -174,14 +186,13 @@ def _look(extras: Extras, workload: Workload, pipeline: FrozenPipeline, on_progr
             trace_run(lambda trace: _traced(workload, trace), extras.trace, pipeline.device)
         except FovcacheError as error:
             said.append(f"no trace: {error}")
+            logger.warning(said[-1])
     if extras.flame is not None:
         on_progress(Progress(stage="flame", done=0, total=0))
         with Flame(extras.flame) as flame:
             replay(workload, _NUM_FLAME_BATCHES)
         if flame.problem is not None:
-            said.append(f"no flame graph: {flame.problem}")
-    for text in said:
-        logger.warning(text)
+            said.append(f"no flame graph: {flame.problem}")  # and it has warned of it
     return said
 
 
@@ -218,17 +229,3 @@ def _named(weights: str) -> str:
 
 def _unreadable(pipeline: FrozenPipeline) -> list[dict[str, Any]]:
     return [{"uri": item.uri, "stage": "fetch", "reason": item.reason, "n": 1} for item in pipeline.stream.unreadable]
-
-
-def _commands(extras: Extras) -> dict[str, str]:
-    """The user's own command, changed."""
-    command = shlex.join(redact(word) for word in extras.command)
-    return (
-        {
-            "fetch_workers": f"{command} --fetch-workers {{n}}",
-            "decode_workers": f"{command} --workers {{n}}",
-            "batch": f"{command} --batch-size {{n}}",
-        }
-        if command
-        else {}
-    )

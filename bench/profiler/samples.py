@@ -102,6 +102,9 @@ class SampleStream:
         """Samples in a cycle."""
         self.num_listed = round(scan.num_entries * self.num_distinct / (len(self._groups) + len(self.unreadable)))
         """Samples in the sources; where there are tar shards, by the mean of those that were looked at."""
+        suffixes = {location.suffix for group in self._groups for _, location in group.members}
+        self.decoders = {str(self._resolutions[0].of(suffix).spec.software()["name"]) for suffix in suffixes}
+        """What decodes them, by name."""
         self.is_remote = any(group.place.is_remote for group in self._groups)
         """Whether any lies at a URL."""
 

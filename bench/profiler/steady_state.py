@@ -12,8 +12,6 @@ from .summary import mean_interval
 
 DEVICE_LANE = "device"
 """What the device ran; on the CPU, the training thread."""
-TRAINING_LANE = "training"
-"""What the training thread gave an asynchronous device to do, and inputs that ran in it."""
 MAX_SPANS = 2000
 """Of a timeline."""
 
@@ -71,16 +69,14 @@ class SteadyState:
         return tuple(inside[:MAX_SPANS])
 
     def _spans(self) -> Iterator[Span]:
-        calls = self._measurement.recorder.calls
-        for stage in self._workload.inputs:
-            yield from (Span(stage=stage.id, lane=c.lane, start_s=c.start_s, end_s=c.end_s) for c in calls[stage.id])
-        for stage, times_s in self._stage_times_s():
-            yield Span(stage=stage, lane=DEVICE_LANE, start_s=times_s[0], end_s=times_s[1])
-        if self._workload.device.is_async:  # else the two are the same
-            for stage in self._workload.steps:
-                yield from (
-                    Span(stage=stage.id, lane=TRAINING_LANE, start_s=c.start_s, end_s=c.end_s) for c in calls[stage.id]
-                )
+        called = list(self._workload.inputs)
+        if self._workload.device.is_async:  # else the step's calls are what the device does
+            called += self._workload.steps
+        for stage in called:
+            for call in self._measurement.recorder.calls[stage.id]:
+                yield Span(stage=stage.id, lane=call.lane, start_s=call.start_s, end_s=call.end_s)
+        for stage_id, (start_s, end_s) in self._stage_times_s():
+            yield Span(stage=stage_id, lane=DEVICE_LANE, start_s=start_s, end_s=end_s)
 
     def _stage_times_s(self) -> Iterator[tuple[str, Interval]]:
         """Each stage of each step, on the device."""

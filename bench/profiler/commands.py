@@ -1,0 +1,65 @@
+"""The commands that apply what a profile proposes, as people would type them. Secrets of URLs are left out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from fovcache.builder.encoders import ALL
+from fovcache.fetch.redact import redact
+
+from .frozen import FrozenPipeline, ProfileRequest
+from .training import LINEAR
+
+_DEFAULTS = {"decoder": "pyav", "compute_dtype": "fp32", "store_dtype": "bf16"}
+
+
+def commands(pipeline: FrozenPipeline) -> dict[str, str]:
+    """By the id of a what-if; `{n}` stands for its threads or batch size."""
+    request, kinds = pipeline.request, pipeline.kinds()
+    again = _profile_command(request)
+    names = dict(zip(pipeline.names, request.encoders.encoders, strict=True))
+    cached = {
+        "cached_latents": kinds.get("vae_encode", frozenset()),
+        "cached_features": kinds.get("encode", frozenset()),
+        "cached_all": frozenset(names),
+    }
+    return {
+        "fetch_workers": f"{again} --fetch-workers {{n}}",
+        "decode_workers": f"{again} --workers {{n}}",
+        "batch": f"{again} --batch-size {{n}}",
+        **{
+            what_if: _build_command(request, [asked for name, asked in names.items() if name in encoders])
+            for what_if, encoders in cached.items()
+        },
+    }
+
+
+def _profile_command(request: ProfileRequest) -> str:
+    vaes = [name for name in request.encoders.encoders if name in request.vaes]
+    others = [name for name in request.encoders.encoders if name not in request.vaes]
+    words = ["fovbench", "profile", *map(redact, request.sources)]
+    words += [word for name in others for word in ("--encoder", name)]
+    words += [word for name in vaes for word in ("--vae", name)]
+    if request.model != LINEAR:
+        words += ["--model", request.model]
+    return shlex.join([*words, *_options(request, request.encoders.encoders)])
+
+
+def _build_command(request: ProfileRequest, encoders: list[str]) -> str:
+    words = ["fovcache", "build", *map(redact, request.sources), "--cache", "features"]
+    words += [word for name in encoders for word in ("--encoder", name)]
+    return shlex.join([*words, *_options(request, encoders)])
+
+
+def _options(request: ProfileRequest, encoders: list[str] | tuple[str, ...]) -> Iterator[str]:
+    asked = request.encoders
+    for option in ("weights", "layers", "pool", "posterior"):
+        for name, value in getattr(asked, option).items():
+            if name == ALL or name in encoders:
+                text = value if isinstance(value, str) else ",".join(value)
+                if text:
+                    yield from (f"--{option}", text if name == ALL or len(encoders) == 1 else f"{name}={text}")
+    for option, value in asked.common.items():
+        if value is not None and value != _DEFAULTS.get(option):
+            yield from (f"--{option.replace('_', '-')}", str(value))

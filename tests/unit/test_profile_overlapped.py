@@ -1,0 +1,180 @@
+"""A profile's overlapped run: how fast it is, and whether the device waited, against what really happened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from injected_costs import Burn, Call, Cost, numbers, stage
+from simulated_device import SimulatedDevice
+
+from fovcache.bench.profiler.profile import measure, measure_overlapped
+from fovcache.bench.profiler.result import OverlappedRun
+from fovcache.bench.profiler.workload import Workload
+
+POINTS = 0.02
+"""Two of them."""
+NUM = 20
+
+
+def run(workload: Workload, num_samples: int = NUM) -> OverlappedRun:
+    found = measure_overlapped(workload, num_samples=num_samples)
+    assert found.n == num_samples
+    return found
+
+
+def idle_share(work: Sequence[Call], found: OverlappedRun, calls_per_batch: int, batch_size: int = 1) -> float:
+    """The truth: how long whoever worked had nothing to do, from the end of the warm-up to the last batch's end."""
+    num_calls = calls_per_batch * found.n // batch_size
+    begin_s = work[-num_calls - 1].end_s
+    worked = work[-num_calls:]
+    wall_s = worked[-1].end_s - begin_s
+    assert found.wall_s == pytest.approx(wall_s, rel=0.03)
+    return 1 - sum(call.duration_s for call in worked) / wall_s
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("decode_s", "limit"), [(0.06, "decode"), (0.025, "forward")])
+def test_on_the_host_the_stall_is_the_time_between_the_steps(decode_s: float, limit: str) -> None:
+    fetch, decode, forward = Cost(0.04), Burn(decode_s), Cost(0.08)
+    workload = Workload(
+        source=numbers,
+        inputs=(stage("fetch", fetch, "network", num_workers=2), stage("decode", decode)),
+        steps=(stage("forward", forward),),
+        batch_size=2,
+    )
+    found = run(workload)
+    assert found.stall == pytest.approx(idle_share(forward.calls, found, 1, 2), abs=POINTS)
+    assert found.host_wait == pytest.approx(found.stall, abs=0.005)
+    slowest_s = {"decode": sum(call.duration_s for call in decode.calls[-NUM:]) / NUM, "forward": 0.04}[limit]
+    assert found.s_per_sample == pytest.approx(slowest_s, rel=0.05)
+    assert found.ci95_s[0] < found.s_per_sample < found.ci95_s[1]
+    assert found.samples_per_hour == pytest.approx(3600 / found.s_per_sample)
+    assert found.busy["step"] == pytest.approx(1 - found.stall, abs=POINTS)
+    assert found.busy["network"] == pytest.approx(0.02 / found.s_per_sample, rel=0.06)
+    assert found.stage_busy == pytest.approx({"fetch": found.busy["network"], "decode": min(1, decode_s / found.s_per_sample)}, abs=0.07)
+    assert found.busy["cpu"] > 0
+    assert found.num_workers == {"fetch": 2, "decode": 1}
+    assert found.device_s["forward"] == pytest.approx(0.04, rel=0.05)
+
+
+def given(device: SimulatedDevice, cost_s: float, *, host: Cost | None = None, reads_loss: bool = False) -> Any:
+    """A step that lasts this long on the device; the host goes on at once, unless it reads the loss."""
+
+    def step(batch: Any) -> Any:
+        if host is not None:
+            host(batch)
+        device.give(cost_s)
+        if reads_loss:
+            device.synchronize()
+        return batch
+
+    return step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("load_s", [0.045, 0.06, 0.1])
+def test_beside_an_asynchronous_device_the_hosts_waits_are_not_the_stall(load_s: float) -> None:
+    """A prefetching loader, and a host that runs ahead: it waits for nearly every batch, the device for few or none."""
+    device, load = SimulatedDevice(), Cost(load_s)
+    workload = Workload(
+        source=numbers,
+        inputs=(stage("load", load, "disk"),),
+        steps=(stage("forward", given(device, 0.02), "gpu"), stage("backward", given(device, 0.03), "gpu")),
+        device=device,
+    )
+    found = run(workload)
+    truth = idle_share(device.work, found, 2)
+    assert found.stall == pytest.approx(truth, abs=POINTS)
+    assert found.stall == pytest.approx(max(0, 1 - 0.05 / load_s), abs=0.03)
+    assert found.host_wait > 0.75  # what a host's clock would have called the wait for data
+    assert found.busy["gpu"] == pytest.approx(1 - truth, abs=POINTS)
+    assert found.device_s == pytest.approx({"forward": 0.02, "backward": 0.03}, rel=0.05)
+
+
+@pytest.mark.slow
+def test_a_loader_that_takes_10_percent_of_an_asynchronous_step() -> None:
+    """In the training thread, as a DataLoader without workers."""
+    for reads_loss, expected in ((True, 0.1), (False, 0.0)):
+        device, load = SimulatedDevice(), Cost(0.02)
+        workload = Workload(
+            source=numbers,
+            inputs=(stage("load", load, "disk", num_workers=3),),
+            steps=(
+                stage("forward", given(device, 0.06), "gpu"),
+                stage("backward", given(device, 0.12, reads_loss=reads_loss), "gpu"),
+            ),
+            device=device,
+            is_prefetched=False,
+        )
+        found = run(workload)
+        assert found.stall == pytest.approx(expected, abs=0.02)
+        assert found.stall == pytest.approx(idle_share(device.work, found, 2), abs=POINTS)
+        assert found.num_workers == {"load": 0}
+        assert found.stage_busy["load"] == pytest.approx(0.02 / found.s_per_sample, rel=0.1)
+
+
+@pytest.mark.slow
+def test_a_device_that_waits_for_its_host_does_not_wait_for_input() -> None:
+    device, host = SimulatedDevice(), Cost(0.04)
+    workload = Workload(
+        source=numbers,
+        inputs=(stage("load", Cost(0.005), "disk"),),
+        steps=(stage("forward", given(device, 0.02, host=host), "gpu"),),
+        device=device,
+    )
+    found = run(workload)
+    assert idle_share(device.work, found, 1) == pytest.approx(0.5, abs=0.05)
+    assert found.stall < POINTS
+
+
+def test_a_full_stock_does_not_pass_for_throughput() -> None:
+    """The first step takes long, the queues fill meanwhile, and what is in them is used up before anything counts."""
+    num_steps = 0
+
+    def forward(batch: list[int]) -> None:
+        nonlocal num_steps
+        num_steps += 1
+        Cost(0.6 if num_steps == 1 else 0.001)(batch)
+
+    workload = Workload(source=numbers, inputs=(stage("load", Cost(0.02), "disk"),), steps=(stage("forward", forward),))
+    found = run(workload)
+    assert found.s_per_sample == pytest.approx(0.02, rel=0.1)
+    assert found.stall > 0.9
+
+
+def test_the_timeline_is_bounded_and_within_the_run() -> None:
+    workload = Workload(
+        source=numbers,
+        inputs=(stage("fetch", Cost(0.0), num_workers=2), stage("decode", Cost(0.0))),
+        steps=(stage("forward", Cost(0.0)), stage("backward", Cost(0.0))),
+    )
+    found = measure(workload, num_samples=900)
+    assert found.overlapped is not None
+    assert len(found.timeline) == 2000
+    assert {span.stage for span in found.timeline} == {"fetch", "decode", "forward", "backward"}
+    assert {span.lane for span in found.timeline} == {"fetch-0", "fetch-1", "decode-2", "device"}
+    for span in found.timeline:
+        assert 0 <= span.start_s <= span.end_s <= found.overlapped.wall_s + 1e-9
+    ends = {}
+    for span in found.timeline:
+        assert span.start_s >= ends.get(span.lane, 0)
+        ends[span.lane] = span.end_s - 1e-9
+
+
+def test_a_batch_that_fails_is_not_a_sample_that_came_through() -> None:
+    forward = Cost(0.004)
+    from injected_costs import Flaky
+
+    backward = Flaky(0.004, every=3)
+    workload = Workload(source=numbers, steps=(stage("forward", forward), stage("backward", backward)), batch_size=5)
+    found = measure(workload, num_samples=30)
+    assert found.fault is None
+    assert found.overlapped is not None
+    assert found.overlapped.n == 30
+    assert found.overlapped.s_per_sample == pytest.approx(0.008 * 1.5 / 5, rel=0.25)
+    row = found.stages[1]
+    assert (row.n, row.failed) == (30, 15)
+    assert found.failures[0]["uri"] == "a batch"
+    assert found.failures[0]["n"] == len(backward.failed)

@@ -1,0 +1,79 @@
+"""Numbers in reports: digits, units, and free-form mappings."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fovcache.reports import numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.04116, "0.0412"),
+        (99.96, "100"),
+        (6394.3, "6,390"),
+        (14_814.8, "14,800"),
+        (0, "0"),
+        (-2.5, "-2.50"),
+        (1e-9, "1e-09"),
+        (math.inf, "∞"),
+        (math.nan, "not a number"),
+    ],
+)
+def test_digits(value: float, text: str) -> None:
+    assert numbers.digits(value) == text
+
+
+@given(st.floats(-1e300, 1e300))
+def test_digits_tell_the_value_within_half_of_the_last(value: float) -> None:
+    assert float(numbers.digits(value).replace(",", "")) == pytest.approx(value, rel=0.0051, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("longest_s", "unit"), [(12.0, "s"), (2.0, "s"), (1.9, "ms"), (0.001, "ms"), (9e-4, "µs"), (0.0, "s")]
+)
+def test_the_unit_of_times_side_by_side(longest_s: float, unit: str) -> None:
+    assert numbers.time_unit([longest_s, longest_s / 7, math.nan]).name == unit
+
+
+def test_numbers_with_their_units() -> None:
+    said = {
+        "peak_allocated_bytes": 3 * 2**30 // 2,
+        "read_bytes_per_s": 2_097_152.0,
+        "power_w": {"mean": 287.4, "min": 121.0, "max": 341.9},
+        "kernel_active_share": 0.743,
+        "memory_gib": 31.2,
+        "wall_s": 0.0412,
+        "tf32": True,
+        "compile": None,
+        "source": ["a.tar", "b.tar"],
+        "cpu": {"cores_used": 3.4457, "children": {"absent": "no permission"}},
+        "series": [{"at_s": 0.1}],
+    }
+    space = numbers.SPACE
+    assert [(label, text) for label, text, _ in numbers.entries(said)] == [
+        ("peak allocated", f"1.5{space}GiB"),
+        ("read bytes", f"2.0{space}MiB/s"),
+        ("power", f"287{space}W on average, 121{space}W to 342{space}W"),
+        ("share of time in which any kernel ran", f"74.3{space}%"),
+        ("memory", f"31.2{space}GiB"),
+        ("wall", f"41.2{space}ms"),
+        ("tf32", "yes"),
+        ("compile", numbers.ABSENT),
+        ("source", "a.tar, b.tar"),
+        ("cpu: cores used", "3.45"),
+        ("cpu: children", "not measured: no permission"),
+    ]
+
+
+def test_a_deep_mapping_ends() -> None:
+    deep: dict[str, object] = {}
+    long: list[object] = []
+    for _ in range(2000):
+        deep, long = {"in": deep, "x": [long]}, [long, 1]
+    texts = [text for _, text, _ in numbers.entries({"deep": deep, "long": [*range(500), long]})]
+    assert sum(map(len, texts)) < 300
+    assert texts[-1].endswith("18, 19, 481 more")
