@@ -32,6 +32,8 @@ def print_profile(output: Output, profile: Profile) -> None:
     for what, absent in (("GPU", profile.gpu.get("absent")),):
         if absent:
             output.line(f"{what}: {absent}")
+    for what, made in profile.recordings.items():
+        output.line(f"{what}: {made['file']}")
     for warning in profile.warnings:
         output.line(f"warning: {warning}")
     if profile.fault is not None:

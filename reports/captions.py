@@ -7,6 +7,7 @@ from fovcache.bench.profiler.result import Profile
 from .numbers import count, duration, percent, rate
 from .timeline import extent_s, lanes, real_spans, shown_spans
 from .waterfall import steps
+from .what_if import longest_bar
 
 
 def waterfall_caption(profile: Profile) -> str:
@@ -62,6 +63,8 @@ def timeline_alt(profile: Profile) -> str:
 def what_if_caption(profile: Profile) -> str:
     """How to read the figure of what-ifs."""
     text = "Samples an hour now and after one change each; dashed is now."
+    if any(each.samples_per_hour > longest_bar(profile) for each in profile.predicted):
+        text += " A bar with a gap is cut: it would be longer."
     if any(each.measured for each in profile.predicted):
         text += " The error is that of the predicted time: below zero the prediction was too fast."
     return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -95,16 +96,16 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def rows(axes: Axes, names: list[str]) -> None:
-    """One row for each name, the first on top."""
-    axes.set_yticks(range(len(names)), labels=[drawable(name) for name in names])
+def rows(axes: Axes, names: list[str], *, lines: int = 1) -> None:
+    """One row for each name, the first on top; long names take up to `lines` lines."""
+    axes.set_yticks(range(len(names)), labels=[wrapped(name, lines) for name in names], linespacing=1.0)
     axes.set_ylim(len(names) - 0.45, -0.55)
 
 
-def label(axes: Axes, row: float, end: float, text: str) -> None:
-    """Text behind the end of a bar; the layout makes room for it."""
+def label(axes: Axes, row: float, end: float, text: str, *, gap: float = 5) -> None:
+    """Text `gap` points behind the end of a bar; the layout makes room for it."""
     behind = {"facecolor": axes.get_facecolor(), "edgecolor": "none", "pad": 1.0}
-    axes.annotate(text, (end, row), xytext=(5, -0.5), textcoords="offset points", va="center", bbox=behind)
+    axes.annotate(text, (end, row), xytext=(gap, -0.5), textcoords="offset points", va="center", bbox=behind)
 
 
 def heading(axes: Axes, title: str, text: str) -> None:
@@ -122,6 +123,14 @@ def drawable(text: str, most: int = _NAME_LETTERS) -> str:
     line = " ".join(text.split())
     line = line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
     return "".join(letter if ord(letter) in known and letter.isprintable() else "\ufffd" for letter in line)
+
+
+def wrapped(text: str, lines: int) -> str:
+    """Any text in so many drawable lines, broken between words where there are any."""
+    parts = textwrap.wrap(drawable(text, lines * _NAME_LETTERS), _NAME_LETTERS) or [""]
+    if len(parts) > lines:  # what the breaks took no longer fits
+        parts = [*parts[: lines - 1], drawable(" ".join(parts[lines - 1 :]))]
+    return "\n".join(parts)
 
 
 def drawn(value: float) -> float:

@@ -155,4 +155,4 @@ def _label(name: str) -> str:
         if name.endswith(suffix) and len(name) > len(suffix):
             name = name.removesuffix(suffix)
             break
-    return name.replace("_", " ")
+    return name.removeprefix("num_").replace("_", " ")

@@ -11,14 +11,9 @@ from fovcache.bench.profiler.result import Profile, WhatIf
 from . import numbers
 from .figures import part
 from .palette import DARK, LIGHT, css_variables, stage_colours
-from .waterfall import unattributed_s
+from .waterfall import RESOURCE_NAMES, unattributed_s
 
 _MAX_FAILURES = 100
-_VERDICTS = {
-    "input": "the input keeps the device waiting",
-    "device": "the device is at work nearly all the time: the input is not the problem",
-    "mixed": "the device waits for the input at times",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +64,7 @@ def page(profile: Profile, pictures: Sequence[Picture]) -> str:
         names={stage.id: stage.name for stage in profile.stages},
         subtitle=_subtitle(profile),
         bound=_bound(profile),
-        verdict=_VERDICTS.get(profile.bottleneck.kind, profile.bottleneck.kind) if profile.bottleneck else "",
+        resources=RESOURCE_NAMES,
         times=numbers.time_unit(_times(profile)),
         unattributed_s=unattributed_s(profile.serial) if profile.serial else 0.0,
         failures=profile.failures[:_MAX_FAILURES],
@@ -77,8 +72,9 @@ def page(profile: Profile, pictures: Sequence[Picture]) -> str:
 
 
 def _subtitle(profile: Profile) -> str:
-    """What was profiled, in one line."""
-    shown = [(name, profile.settings.get(name)) for name in ("source", "encoder", "vae", "model")]
+    """What was profiled and on what, in one line."""
+    machine = profile.environment.get("gpu") or profile.environment.get("cpu")
+    shown = [*((name, profile.settings.get(name)) for name in ("sources", "encoders", "model")), ("machine", machine)]
     return " · ".join(numbers.described(name, value) for name, value in shown if value)
 
 

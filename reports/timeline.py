@@ -93,8 +93,8 @@ def draw_timeline(profile: Profile, theme: Theme = LIGHT) -> Figure | None:
                     ],
                     (row - BAR / 2, BAR),
                     facecolor=colours[stage],
-                    edgecolor=theme.paper,
-                    linewidth=[0.4 if length > _MIN_EDGED * extent else 0.0 for length in lengths],
+                    edgecolor=[theme.paper if length > _MIN_EDGED * extent else colours[stage] for length in lengths],
+                    linewidth=0.4,  # a narrow one widens by it, lest it vanish
                     zorder=2,
                 )
     rows(axes, names)

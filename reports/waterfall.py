@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
 _HATCH_FAILED = "//////"
 _MAX_PREDICTED = 20
+_PREDICTED_ROW = 1.25  # of a row's height: two lines of text
 _RESOURCES = ("network", "disk", "cpu", "gpu", "step")
 _OF_THE_STEP = ("gpu", "step")
-_RESOURCE_NAMES = {"cpu": "cpu cores", "step": "training step"}
+RESOURCE_NAMES = {"cpu": "cpu cores", "step": "training step"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +54,13 @@ def unattributed_s(serial: SerialRun) -> float:
 
 def draw_waterfall(profile: Profile, theme: Theme = LIGHT) -> Figure | None:
     """Serial above overlapped above predicted, on one axis of time; None where nothing was measured."""
-    panels = []
+    panels: list[tuple[Callable[[Axes, Profile, Theme, TimeUnit], None], float]] = []
     if profile.stages:
         panels.append((_draw_serial, len(profile.stages) + (2 if profile.serial else 0)))
     if profile.overlapped:
         panels.append((_draw_overlapped, len(profile.overlapped.busy) + 1))
     if profile.predicted:
-        panels.append((_draw_predicted, len(profile.predicted[:_MAX_PREDICTED])))
+        panels.append((_draw_predicted, _PREDICTED_ROW * len(profile.predicted[:_MAX_PREDICTED])))
     if not panels:
         return None
     figure = new_figure(sum(ROW_IN * num + 0.42 for _, num in panels) + 0.45)
@@ -136,7 +138,7 @@ def _draw_overlapped(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit)
     _bar(axes, row, 0, whole, unit, facecolor=theme.track, edgecolor="none")
     _bar(axes, row, whole - stall, stall, unit, facecolor=theme.paper, edgecolor=theme.wait, hatch=HATCH_WAIT)
     label(axes, row, whole / unit.seconds, f"{percent(run.stall)} waiting")
-    rows(axes, [*(_RESOURCE_NAMES.get(name, name) for name in order), "the device waits for input"])
+    rows(axes, [*(RESOURCE_NAMES.get(name, name) for name in order), "the device waits for input"])
 
 
 def _weights(profile: Profile, run: OverlappedRun, resource: str) -> dict[str, float]:
@@ -167,11 +169,11 @@ def _draw_predicted(axes: Axes, profile: Profile, theme: Theme, unit: TimeUnit) 
                 drawn(each.measured.s_per_sample) / unit.seconds, row, marker="D", markersize=5.5, color=theme.paper,
                 markeredgecolor=theme.ink, markeredgewidth=1.1, clip_on=False, zorder=3,
             )  # fmt: skip
-        label(axes, row, end / unit.seconds, _prediction(each, unit))
+        label(axes, row, end / unit.seconds, _prediction(each, unit), gap=9 if each.measured else 5)
     if profile.overlapped:
         now = drawn(profile.overlapped.s_per_sample) / unit.seconds
         axes.axvline(now, color=theme.wait, linewidth=1, linestyle=(0, (4, 2)), zorder=0.9)
-    rows(axes, [each.change for each in shown])
+    rows(axes, [each.change for each in shown], lines=2)
 
 
 def _prediction(what_if: WhatIf, unit: TimeUnit) -> str:

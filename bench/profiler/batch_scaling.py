@@ -20,24 +20,32 @@ _NUM_RUNS = 3
 _POLL_S = 0.002
 
 
-def batch_scaling(workload: Workload, step_s: float, device: torch.device) -> BatchScaling | None:
-    """Run warm steps at the batch size and at half of it; None for batches of one, or where too few samples come.
-
-    `step_s` is what a step was measured to take at the batch size.
-    """
+def batch_scaling(workload: Workload, device: torch.device) -> BatchScaling | None:
+    """Run warm steps at the batch size and at half of it, in turn; None for batches of one, or where too few samples
+    come."""
     size = workload.batch_size
     items = _prepared(workload, size)
     if size < 2 or len(items) < size:
         return None
     half = size // 2
-    whole_bytes, _ = _run(workload, items, device)
-    runs = [_run(workload, items[:half], device) for _ in range(_NUM_RUNS)]
+    runs: dict[int, list[tuple[int, float]]] = {half: [], size: []}
+    for _ in range(_NUM_RUNS):
+        for number, done in runs.items():
+            done.append(_run(workload, items[:number], device))
     return BatchScaling(
         batch_sizes=(size, half),
-        step_s=(step_s, statistics.median(seconds for _, seconds in runs)),
-        peak_bytes=(whole_bytes, max(peak for peak, _ in runs)),
+        step_s=(_median_s(runs[size]), _median_s(runs[half])),
+        peak_bytes=(_peak(runs[size]), _peak(runs[half])),
         memory_bytes=_memory_bytes(device),
     )
+
+
+def _median_s(runs: Sequence[tuple[int, float]]) -> float:
+    return statistics.median(seconds for _, seconds in runs)
+
+
+def _peak(runs: Sequence[tuple[int, float]]) -> int:
+    return max(peak_bytes for peak_bytes, _ in runs)
 
 
 def _prepared(workload: Workload, num: int) -> list[Any]:
@@ -86,7 +94,7 @@ def _peak_bytes(run: Callable[[], None], device: torch.device) -> int:
     finally:
         is_over.set()
         thread.join()
-    return max(*peaks, process.memory_info().rss)
+    return int(max(*peaks, process.memory_info().rss))
 
 
 def _memory_bytes(device: torch.device) -> int:

@@ -42,6 +42,8 @@ class Step:
     """That came through: none if a stage failed."""
     end_s: float = 0.0
     """When the thread was done with it."""
+    counts: list[int] = field(default_factory=list)
+    """Items that the source, and each input stage, had been through by then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +171,7 @@ class OverlappedMeasurement:
             earlier = self._in_flight.popleft()
             self.recorder.watched(self._steps[-1].id, lambda: device.wait(earlier))
         step.end_s = time.perf_counter()
+        step.counts = self._counts()
         return step
 
     def _is_settled(self) -> bool:
@@ -184,13 +187,22 @@ class OverlappedMeasurement:
         num_held = self.workload.max_queued + sum(each.num_workers + each.max_queued for each in inputs[1:])
         if len(self.steps) >= self.num_expected + math.ceil(num_held / self.workload.batch_size):
             return True
-        *before, training = self._pipeline.stats().stages
-        if any(
-            stage.num_workers < stats.queue.items < stage.max_queued
-            for stage, stats in zip(inputs[1:], before[1:], strict=True)
-        ):
-            return False
-        return training.queue.items >= self.workload.max_queued or self._is_waiting()
+        *queues, last_queue = (stats.queue for stats in self._pipeline.stats().stages)
+        *are_refilled, is_refilled = self._are_refilled()
+        for stage, queue, refilled in zip(inputs, queues, are_refilled, strict=True):
+            is_full = queue.items >= stage.max_queued and refilled
+            if not is_full and queue.items > stage.num_workers:
+                return False
+        return (last_queue.items >= self.workload.max_queued and is_refilled) or self._is_waiting()
+
+    def _are_refilled(self) -> Iterator[bool]:
+        """For each queue: did as many items come during the last batch as were taken? A stock must not count."""
+        came = [now - before for before, now in zip(self.steps[-2].counts, self.steps[-1].counts, strict=True)]
+        return (before >= after for before, after in itertools.pairwise([*came, self.workload.batch_size]))
+
+    def _counts(self) -> list[int]:
+        calls = self.recorder.calls
+        return [self.recorder.num_items, *(len(calls[stage.id]) for stage in self.workload.inputs)]
 
     def _is_waiting(self) -> bool:
         """Whether the training thread had to wait for its last batch."""

@@ -41,6 +41,8 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: dict[str, list[Call]] = {}
         """By stage, in the order in which they ended; those that are at work are not among them."""
+        self.num_items = 0
+        """That the source has given."""
         self._at_work: dict[int, tuple[str, float]] = {}  # by thread: what since when
         self._is_abandoned = False
 
@@ -86,6 +88,7 @@ class Recorder:
                 raise ProfileFault.of(SOURCE, error) from error
             finally:
                 self._end()
+            self.num_items += 1
             yield item
             del item
 

@@ -226,6 +226,8 @@ class Profile:
     """A bounded part of the overlapped run."""
     failures: tuple[dict[str, Any], ...] = ()
     """`{uri, stage, reason, n}` of samples that failed."""
+    recordings: dict[str, Any] = field(default_factory=dict)
+    """`trace` and `flame`, where they were asked for and made: their files and what is in them."""
     fault: Fault | None = None
     """What ended it early."""
     warnings: tuple[str, ...] = ()

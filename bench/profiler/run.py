@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fovcache.builder.progress import OnProgress, Progress, silent
 from fovcache.builder.request import available_cores
-from fovcache.errors import FovcacheError
 from fovcache.fetch.redact import redact
 
 from .advice import advice
@@ -19,23 +17,18 @@ from .batch_scaling import batch_scaling
 from .cached import gather_bytes_per_s
 from .commands import commands
 from .environment import cpu_limit_cores, environment
-from .flame import Flame
 from .frozen import FrozenPipeline, ProfileRequest, opened
 from .monitor import Monitor
 from .predict import pipeline_model
 from .profile import Measurement, measure, measure_overlapped
 from .readings import Readings
-from .replay import replay, wrapped
+from .recordings import Recorders
 from .result import Overhead, OverlappedRun, Profile, WhatIf
-from .trace import Trace, trace_run
 from .verdict import bottleneck
 from .verify import Runnable, verified
-from .what_if import Artefact, BatchScaling, Caching, Options, what_ifs
+from .what_if import Artefact, Caching, Options, what_ifs
 from .workload import Workload
 
-logger = logging.getLogger(__name__)
-
-_NUM_FLAME_BATCHES = 5
 _WHAT = {"vae_encode": "VAE latents", "encode": "features"}
 
 
@@ -56,6 +49,7 @@ def run_profile(request: ProfileRequest, extras: Extras | None = None, *, on_pro
     extras = extras or Extras()
     with opened(request) as pipeline:
         workload = pipeline.workload()
+        recorders = Recorders.of(extras.trace, extras.flame, pipeline.device)
         with Monitor(pipeline.device) as monitor:
             measured = measure(workload, **request.limits, on_progress=on_progress)
         readings = monitor.readings()
@@ -76,8 +70,7 @@ def run_profile(request: ProfileRequest, extras: Extras | None = None, *, on_pro
         )
         if measured.fault is None:
             profile = _with_predictions(profile, measured, extras, pipeline, workload, on_progress)
-            warnings = [*_look(extras, workload, pipeline, on_progress)]
-            profile = replace(profile, warnings=(*profile.warnings, *warnings))
+            profile = recorders.run(profile, workload, on_progress)
     return replace(profile, advice=advice(profile))
 
 
@@ -99,7 +92,9 @@ def _with_predictions(
         units_s=measured.units_s,
     )
     options = Options(
-        caching=_caching(pipeline, workload), batch=_scaling(measured, workload, pipeline), commands=commands(pipeline)
+        caching=_caching(pipeline, workload),
+        batch=batch_scaling(workload, pipeline.device),
+        commands=commands(pipeline),
     )
     predicted = what_ifs(model, measured.stages, measured.overlapped, options)
     if extras.verify:
@@ -144,12 +139,6 @@ def _caching(pipeline: FrozenPipeline, workload: Workload) -> Caching:
     )
 
 
-def _scaling(measured: Measurement, workload: Workload, pipeline: FrozenPipeline) -> BatchScaling | None:
-    steps = {stage.id for stage in workload.steps}
-    step_s = sum(stage.median_s for stage in measured.stages if stage.id in steps) * workload.batch_size
-    return batch_scaling(workload, step_s, pipeline.device)
-
-
 class _Runnables:
     """Runs the pipeline changed as a what-if says."""
 
@@ -175,29 +164,6 @@ class _Runnables:
 
     def _measured(self, workload: Workload) -> OverlappedRun:
         return measure_overlapped(workload, **self._pipeline.request.limits)
-
-
-def _look(extras: Extras, workload: Workload, pipeline: FrozenPipeline, on_progress: OnProgress) -> Sequence[str]:
-    """Trace and flame graph; what went wrong with them."""
-    said = []
-    if extras.trace is not None:
-        on_progress(Progress(stage="trace", done=0, total=0))
-        try:
-            trace_run(lambda trace: _traced(workload, trace), extras.trace, pipeline.device)
-        except FovcacheError as error:
-            said.append(f"no trace: {error}")
-            logger.warning(said[-1])
-    if extras.flame is not None:
-        on_progress(Progress(stage="flame", done=0, total=0))
-        with Flame(extras.flame) as flame:
-            replay(workload, _NUM_FLAME_BATCHES)
-        if flame.problem is not None:
-            said.append(f"no flame graph: {flame.problem}")  # and it has warned of it
-    return said
-
-
-def _traced(workload: Workload, trace: Trace) -> None:
-    replay(wrapped(workload, trace.wrap), trace.num_steps, after_batch=trace.step)
 
 
 def _settings(request: ProfileRequest, pipeline: FrozenPipeline, workload: Workload) -> dict[str, Any]:

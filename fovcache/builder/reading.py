@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from collections.abc import Callable, Sequence
 
 from ..decode.sampling import WHOLE
@@ -44,6 +46,7 @@ def decode_stage(threads: int, timeout_s: float) -> Stage:
         max_queued_bytes=MAX_FETCHED_BYTES,
         size_of=lambda unit: unit.size_bytes,
         timeout_s=timeout_s,
+        niceness=int(os.environ.get("FOV_NICE","0")),
     )
 
 

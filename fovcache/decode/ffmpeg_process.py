@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader, FileIO
 from typing import cast
 
@@ -109,12 +109,23 @@ class FfmpegRun:
     """When it is killed."""
 
     def frames(self, selection: Selection, *, stop_at_damage: bool = False) -> dict[int, Pixels]:
-        """By position: uint8 [height, width, 3] of each shape, from one process that decodes once.
+        """By position: uint8 [height, width, 3] of each shape. Raises SampleError when not just the selected arrive.
 
-        Raises SampleError when not just the selected frames arrive.
+        One process decodes for all shapes that scale, one for all that begin with RGB: together, ffmpeg would turn
+        frames to RGB before it rotates them, for those that scale too.
         """
         if not selection.positions:
             return {}
+        by_shape: dict[str, dict[int, np.ndarray]] = {}
+        for begins_with_rgb in (False, True):
+            shapes = tuple(shape for shape in self.shapes if shape.startswith("format=") is begins_with_rgb)
+            if shapes:
+                found = replace(self, shapes=shapes)._by_one_process(selection, stop_at_damage)
+                by_shape |= zip(shapes, found, strict=True)
+        found = [by_shape[shape] for shape in self.shapes]
+        return {position: tuple(frames[position] for frames in found) for position in found[0]}
+
+    def _by_one_process(self, selection: Selection, stop_at_damage: bool) -> list[dict[int, np.ndarray]]:
         with self._input() as (url, descriptors):
             command = functools.partial(self._command, url, selection, stop_at_damage)
             num = len(self.shapes)
@@ -124,13 +135,12 @@ class FfmpegRun:
             ):
                 read = functools.partial(self._read, process, selection)
                 if num == 1:
-                    found = [read(process.outputs[0])]
-                else:  # all at a time: which of them it writes next is its own affair
-                    futures = [readers.submit(read, output) for output in process.outputs]
-                    for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                        future.result()
-                    found = [future.result() for future in futures]
-        return {position: tuple(frames[position] for frames in found) for position in found[0]}
+                    return [read(process.outputs[0])]
+                # All at a time: which of them it writes next is its own affair.
+                futures = [readers.submit(read, output) for output in process.outputs]
+                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                    future.result()
+                return [future.result() for future in futures]
 
     def _read(self, process: _Process, selection: Selection, output: BufferedReader) -> dict[int, np.ndarray]:
         pixels: dict[int, np.ndarray] = {}

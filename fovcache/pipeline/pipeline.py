@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -118,7 +121,7 @@ class _Run:
             self._start("source", "source", lambda: self._feed(source))
             for number, worker in enumerate(self._workers):
                 if not worker.stage.in_caller:
-                    self._start(worker, f"{worker.stage.id}-{number}", worker.work)
+                    self._start(worker, f"{worker.stage.id}-{number}", worker.work, worker.stage.niceness)
             if self._watchdog.is_needed:
                 self._start(self._watchdog, "watchdog", self._watchdog.watch)
             for worker in self._workers:
@@ -160,9 +163,10 @@ class _Run:
             num_items += 1
         self._channels[0].close(num_items)
 
-    def _start(self, key: object, name: str, target: Callable[[], None]) -> None:
+    def _start(self, key: object, name: str, target: Callable[[], None], niceness: int = 0) -> None:
         def live() -> None:
             try:
+                _give_way(niceness)
                 target()
             except Stopped:
                 pass
@@ -185,7 +189,7 @@ class _Run:
                 f"{stage.timeout_s:g} s: a disk or a server may hang, or the limit may be too low"
             )
         logger.warning("%s took longer than %g s on a sample; its thread is left behind", stage.name, stage.timeout_s)
-        self._start(worker, f"{stage.id}-{self._workers.index(worker)}", lambda: worker.work(job))
+        self._start(worker, f"{stage.id}-{self._workers.index(worker)}", lambda: worker.work(job), stage.niceness)
 
     def stop(self, error: BaseException | None = None) -> None:
         """End the run, for the first `error` if there is one; threads stop after their present item."""
@@ -223,3 +227,10 @@ class _Run:
             clocks[worker.stage.id].append(worker.clock)
         queues = {stage.id: channel.occupancy() for stage, channel in zip(self._stages, self._channels, strict=True)}
         return run_stats(self._stages, clocks, self._started, queues=queues, num_stuck=self._num_stuck)
+
+
+def _give_way(niceness: int) -> None:
+    """Lower this thread's priority; on Linux alone threads have one each."""
+    if niceness and sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it, and then all are equal
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)

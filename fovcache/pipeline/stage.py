@@ -43,6 +43,8 @@ class Stage:
 
     It is iterated by the stage's only worker. Its time is busy time but for the waits for its items.
     """
+    niceness: int = 0
+    """By how much its threads give way to others, 0 to 19, where the system can say so of a single thread (Linux)."""
     in_step: bool = False
     """The stage before does not begin its next item until this one has finished what it was handed: with `regroup`,
     the unit that the item completes. Nothing is ever computed that waits; for stages of one worker each."""
@@ -58,6 +60,9 @@ class Stage:
             raise UsageError(f"max_queued_bytes of stage {self.id!r} is {self.max_queued_bytes}; expected at least 1")
         if self.timeout_s is not None and not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise UsageError(f"timeout_s of stage {self.id!r} is {self.timeout_s}; expected more than 0 s")
+        if not 0 <= self.niceness <= 19 or (self.niceness and self.in_caller):
+            what = "a thread that is not its own" if self.in_caller else "0 to 19"
+            raise UsageError(f"niceness of stage {self.id!r} is {self.niceness}, for {what}; expected 0 to 19")
         if self.num_workers > 1 and (self.regroup or self.in_caller):
             what = "regroups its items" if self.regroup else "runs in the caller's thread"
             raise UsageError(f"stage {self.id!r} {what} and has {self.num_workers} workers; expected 1")

@@ -86,16 +86,17 @@ def full_profile() -> Profile:
     return replace(
         serial_profile(stages),
         environment={
-            "machine": {"cpu": "AMD EPYC 7B13, 4 cores", "memory_bytes": 33_554_432_000, "os": "Linux 6.8"},
-            "device": "NVIDIA GeForce RTX 4090",
+            "cpu": "AMD EPYC 7B13",
+            "cores": 4,
+            "memory_gib": 31.3,
+            "gpu": "NVIDIA GeForce RTX 4090",
             "versions": {"fovcache": "0.1.0", "torch": "2.13.0", "av": "17.1.0", "ffmpeg": "8.0.1"},
             "tf32": True,
         },
         settings={
-            "source": ["https://example.com/clips/train-{0000..0011}.tar"],
-            "encoder": "dinov2-small",
-            "weights": "random:0",
-            "vae": "vae-sd",
+            "sources": ["https://example.com/clips/train-{0000..0011}.tar"],
+            "encoders": ["dinov2-small", "vae-sd"],
+            "weights": {"all": "random:0"},
             "model": "head.py:make",
             "frames": 8,
             "batch_size": _BATCH,
@@ -161,6 +162,7 @@ def full_profile() -> Profile:
             "io": {"read_bytes": 1_875_000_000, "written_bytes": 0},
         },
         timeline=tuple(_spans()),
+        recordings={"trace": {"file": "trace/step.json", "num_kernels": 1912}},
         failures=(
             {"uri": "https://example.com/clips/0007.mp4", "stage": "fetch", "reason": "HTTP 404 Not Found", "n": 2},
             {"uri": "https://example.com/clips/0019.mp4", "stage": "fetch", "reason": "timed out after 30 s", "n": 1},

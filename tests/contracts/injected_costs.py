@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, ParamSpec
 
 from fovcache.errors import SampleError
 from fovcache.pipeline.stage import Stage
+
+P = ParamSpec("P")
 
 _BUFFER = bytes(1 << 20)
 _CHILD = """
@@ -73,23 +75,35 @@ class Child(Cost):
 
 
 class Flaky(Cost):
-    """Fails for every `every`-th call, after it has waited."""
+    """Fails after it has waited, for those items that `is_bad` picks."""
 
-    def __init__(self, cost_s: float, every: int) -> None:
+    def __init__(self, cost_s: float, is_bad: Callable[[Any], bool]) -> None:
         super().__init__(cost_s)
         self.failed: list[Call] = []
-        self._numbers = itertools.count(1)
-        self._every = every
-        self._lock = threading.Lock()
+        self._is_bad = is_bad
 
     def __call__(self, item: Any) -> Any:
-        with self._lock:
-            number = next(self._numbers)
         super().__call__(item)
-        if number % self._every == 0:
+        if self._is_bad(item):
             self.failed.append(self.calls.pop())
             raise SampleError("fetch", "HTTP 404", permanent=False)
         return item
+
+
+def up_to_3_times(test: Callable[P, None]) -> Callable[P, None]:
+    """The test again where it fails: other work on the machine can come between a cost and its measurement once or
+    twice, while what measures wrongly does so each time."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        for _ in range(2):
+            try:
+                return test(*args, **kwargs)
+            except AssertionError:
+                pass
+        return test(*args, **kwargs)
+
+    return run
 
 
 def stage(id_: str, run: Any, resource: str = "cpu", **settings: Any) -> Stage:

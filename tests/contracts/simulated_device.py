@@ -27,7 +27,7 @@ class SimulatedDevice:
     def __init__(self) -> None:
         self.work: list[Call] = []
         """What it did: the truth."""
-        self._queue: queue.SimpleQueue[float | Mark] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[float | Mark | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="simulated-device", daemon=True).start()
 
     def give(self, cost_s: float) -> None:
@@ -49,9 +49,12 @@ class SimulatedDevice:
         self.synchronize()
         return [mark.time_s for mark in marks]
 
+    def close(self) -> None:
+        """End its thread."""
+        self._queue.put(None)
+
     def _run(self) -> None:
-        while True:
-            given = self._queue.get()
+        while (given := self._queue.get()) is not None:
             if isinstance(given, Mark):
                 given.time_s = time.perf_counter()
                 given.is_reached.set()

@@ -93,12 +93,14 @@ def test_frames_are_decoded_once(video: VideoSource, monkeypatch: pytest.MonkeyP
     assert (decoded, opened.num) == alone
 
 
-def test_one_process_of_ffmpeg(video: VideoSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_of_ffmpeg_scales_and_one_does_not(video: VideoSource, monkeypatch: pytest.MonkeyPatch) -> None:
     specs = [replace(spec, backend="ffmpeg") for spec in SPECS]
     decode_by_ffmpeg(video, FOUR)  # which asks for its version, once
     started = _count(monkeypatch, ffmpeg_process.subprocess, "Popen")
-    read_windows_together(specs, video, WINDOWS)
+    read_windows_together(specs[2:], video, WINDOWS)
     assert started.num == 1
+    read_windows_together(specs, video, WINDOWS)
+    assert started.num == 1 + 2
 
 
 def test_one_question_to_a_process_that_decodes(video: VideoSource, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,10 +152,13 @@ def test_a_clip_is_what_it_is_alone(video: VideoSource, backend: str) -> None:
     assert np.array_equal(read_windows_together(specs, video, WINDOWS)[0][0], native)
 
 
+@pytest.mark.parametrize("rotation", [0, 90, 180])
 @pytest.mark.parametrize("executable", sorted({shutil.which("ffmpeg"), imageio_ffmpeg.get_ffmpeg_exe()} - {None}))
 def test_every_ffmpeg_gives_what_it_gives_alone(
-    video: VideoSource, executable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executable: str, rotation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path = make_video(tmp_path / "a.mov", MadeVideo(width=98, height=62, num_b_frames=2, rotation=rotation))
+    video = VideoSource(path=str(path))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "ffmpeg").symlink_to(executable)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from simulated_device import SimulatedDevice
 
 from fovcache.bench.profiler.predict import CORES, DEVICE, STEP, pipeline_model
 from fovcache.bench.profiler.profile import measure, measure_overlapped
@@ -37,33 +38,6 @@ BATCH_SIZE = 4
 NUM_SAMPLES = 32
 NUM_TRIES = 3
 """A shared machine may be busy with something else for a moment; a wrong model is wrong each time."""
-
-
-class AsyncDevice:
-    """Works by itself: what it is given is done after what it was given before."""
-
-    name = "simulated"
-    type = "cuda"
-    is_async = True
-
-    def __init__(self) -> None:
-        self._done_s = 0.0
-
-    def give(self, duration_s: float) -> None:
-        self._done_s = self.mark() + duration_s
-
-    def mark(self) -> float:
-        return max(self._done_s, time.perf_counter())
-
-    def wait(self, mark: float) -> None:
-        time.sleep(max(0.0, mark - time.perf_counter()))
-
-    def synchronize(self) -> None:
-        self.wait(self._done_s)
-
-    def times_s(self, marks: Sequence[float]) -> list[float]:
-        self.synchronize()
-        return list(marks)
 
 
 def even(mean_s: float) -> Callable[[int], float]:
@@ -149,7 +123,7 @@ def cached(workload: Workload) -> Workload:
 
 def asynchronous() -> Workload:
     """The device has most of the work, the input nearly as much."""
-    device = AsyncDevice()
+    device = SimulatedDevice()
 
     def gives(duration_s: float) -> Callable[[Any], Any]:
         def run(batch: Any) -> Any:
@@ -175,7 +149,7 @@ def hashing() -> Workload:
 
 
 def with_children() -> Workload:
-    steps = [("encode", step_sleeps(0.015)), ("backward", step_sleeps(0.005))]
+    steps = [("encode", step_sleeps(0.008)), ("backward", step_sleeps(0.005))]
     return pipeline(sleeps(even(0.02)), child_sleeps(0.04), steps)
 
 
@@ -237,8 +211,10 @@ def first_that_holds(make: Callable[[], Workload], num_cores: int, is_fair: Call
     errors = []
     for _ in range(NUM_TRIES):
         was_fair = is_fair()
-        trial = profiled(make(), num_cores)
-        print(trial.errors(), trial.cause)
+        workload = make()
+        trial = profiled(workload, num_cores)
+        if isinstance(workload.device, SimulatedDevice):
+            workload.device.close()
         if trial.holds():
             return trial
         if was_fair and is_fair():
