@@ -11,6 +11,7 @@ from fovcache.builder.progress import OnProgress, Progress, silent
 from fovcache.builder.request import available_cores
 from fovcache.errors import UsageError
 
+from .environment import cpu_limit_cores
 from .faults import ProfileFault, failures, watched
 from .overhead import MeasuringCosts, overhead
 from .overlapped import OverlappedMeasurement
@@ -94,7 +95,7 @@ def measure_overlapped(
     """Only the overlapped run, to measure what a change brings. Raises ProfileFault where `measure` has a fault."""
     runs = _Runs(workload, num_samples, warmup_batches, timeout_s, on_progress)
     runs.run_overlapped()
-    return SteadyState(runs.overlapped).result(available_cores())
+    return SteadyState(runs.overlapped).result(_num_cores())
 
 
 class _Runs:
@@ -163,7 +164,7 @@ class _Runs:
         return replace(
             found,
             warmup_dropped=serial.num_dropped + overlapped.num_dropped,
-            overlapped=steady_state.result(available_cores()),
+            overlapped=steady_state.result(_num_cores()),
             overhead=overhead(MeasuringCosts.on(serial.workload.device), serial, overlapped),
             timeline=steady_state.timeline(),
         )
@@ -171,3 +172,8 @@ class _Runs:
     def _show(self, what: str, num_batches: int, total: int) -> None:
         done = min(num_batches, total) * self._size
         self._on_progress(Progress(stage=what, done=done, total=total * self._size))
+
+
+def _num_cores() -> float:
+    """That this process may use."""
+    return min(available_cores(), cpu_limit_cores() or math.inf)

@@ -79,7 +79,7 @@ class OverlappedRun:
     """By resource: the part of its capacity that was in use, 0 to 1.
 
     `network`, `disk`: of the threads' time; `cpu`: of the cores' time, by this process and its children; `gpu`: of the
-    device's, by events; in its place `step` where the CPU is the device.
+    device's, by events, pauses within a step included; in its place `step` where the CPU is the device.
     """
     stall: float
     """The part of the wall time in which the device had nothing to do while the training thread waited for input."""
