@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from fovcache.console import human_bytes
 
 from .predict import CORES, DEVICE, STEP
-from .result import Profile, WhatIf
+from .result import Measured, Profile, WhatIf
+from .tables import millis, times
 
 WORTH_IT = 1.05
 """A change that speeds up less than this is not proposed."""
@@ -15,6 +16,8 @@ MIN_SAMPLES = 20
 """With fewer, a row says little."""
 MAX_UNATTRIBUTED = 0.05
 """Of the serial wall time."""
+MAX_DRIFT = 0.1
+"""Between two runs of the pipeline as it is."""
 MAX_OVERHEAD = 0.05
 """Of the wall time, for measuring."""
 
@@ -24,28 +27,47 @@ def advice(profile: Profile) -> tuple[str, ...]:
     return (*_what_helps(profile), *_doubts(profile))
 
 
-def gain(entry: WhatIf) -> float:
-    """Its speed-up: as measured, where it was, else as predicted."""
-    if entry.measured is None:
-        return entry.speedup
-    return entry.speedup * entry.s_per_sample / entry.measured.s_per_sample
+def predicted_gain(entry: WhatIf, as_it_is: WhatIf | None) -> float:
+    """How much faster it is predicted to be: than what was measured, and than what is predicted of it as it is."""
+    return entry.speedup if as_it_is is None else min(entry.speedup, as_it_is.s_per_sample / entry.s_per_sample)
+
+
+def measured_gain(entry: WhatIf, as_it_is: WhatIf | None) -> float | None:
+    """How much faster it was; None where that was not measured, or the machine changed meanwhile."""
+    before = as_it_is.measured if as_it_is is not None else None
+    if entry.measured is None or before is None or drift(before) > MAX_DRIFT:
+        return None
+    return before.s_per_sample / entry.measured.s_per_sample
+
+
+def drift(as_it_is: Measured) -> float:
+    """How much slower or faster the pipeline as it is was after all other runs than before, as a fraction."""
+    ratio = (as_it_is.again_s or as_it_is.s_per_sample) / as_it_is.s_per_sample
+    return max(ratio, 1 / ratio) - 1
+
+
+def _as_it_is(profile: Profile) -> WhatIf | None:
+    return next((entry for entry in profile.predicted if entry.id == "overlap"), None)
 
 
 def _what_helps(profile: Profile) -> Iterator[str]:
-    changes = [entry for entry in profile.predicted if entry.id != "overlap"]
-    helpful = sorted((entry for entry in changes if gain(entry) >= WORTH_IT), key=gain, reverse=True)
-    yield from map(_proposal, helpful)
+    as_it_is = _as_it_is(profile)
+    changes = [entry for entry in profile.predicted if entry is not as_it_is]
+    gains = {entry.id: measured_gain(entry, as_it_is) or predicted_gain(entry, as_it_is) for entry in changes}
+    helpful = [entry for entry in changes if gains[entry.id] >= WORTH_IT]
+    for entry in sorted(helpful, key=lambda entry: gains[entry.id], reverse=True):
+        yield _proposal(entry, gains[entry.id], is_measured=measured_gain(entry, as_it_is) is not None)
     if changes and not helpful:
         yield _what_is_left(profile)
 
 
-def _proposal(entry: WhatIf) -> str:
-    hourly = entry.measured.samples_per_hour if entry.measured else entry.samples_per_hour
-    how = "measured" if entry.measured else "predicted"
+def _proposal(entry: WhatIf, factor: float, *, is_measured: bool) -> str:
+    measured = entry.measured if is_measured else None
+    hourly, how = (measured or entry).samples_per_hour, "measured" if measured else "predicted"
     disk = f" for {human_bytes(entry.bytes_on_disk)} on disk" if entry.bytes_on_disk is not None else ""
     limit = f"; then {_limit(entry.limited_by)} the limit" if entry.limited_by else ""
     command = f": {entry.command}" if entry.command else ""
-    return f"{entry.change}: {gain(entry):.2f}× as fast, {hourly:,.0f} samples/h ({how}){disk}{limit}{command}"
+    return f"{entry.change}: {times(factor)} as fast, {hourly:,.0f} samples/h ({how}){disk}{limit}{command}"
 
 
 def _limit(limited_by: str) -> str:
@@ -68,6 +90,14 @@ def _what_is_left(profile: Profile) -> str:
 
 
 def _doubts(profile: Profile) -> Iterator[str]:
+    as_it_is = _as_it_is(profile)
+    before = as_it_is.measured if as_it_is is not None else None
+    if before is not None and before.again_s is not None and drift(before) > MAX_DRIFT:
+        yield (
+            f"the pipeline as it is took {millis(before.s_per_sample)} ms a sample at first and "
+            f"{millis(before.again_s)} ms after the other runs: the machine had something else to do, and what was "
+            "measured of changes does not count; run it again when it is idle"
+        )
     failed = [stage for stage in profile.stages if stage.failed]
     if failed and profile.serial is not None and profile.serial.wall_s > 0:
         num_failed = sum(stage.failed for stage in failed)

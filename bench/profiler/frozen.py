@@ -148,7 +148,7 @@ class FrozenPipeline:
 
     def _workload(self, stream: SampleStream, step: TrainingStep) -> Workload:
         request = self.request
-        decode = decode_stage(request.options.threads(), request.options.watchdog_s)
+        decode = decode_stage(request.options.threads(), request.options.watchdog_s, self.device)
         fetch = Stage(
             id="fetch",
             name="download" if stream.is_remote else "read and check",

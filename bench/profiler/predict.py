@@ -4,8 +4,9 @@ The bound is the slowest of: each input stage's seconds over its threads, all co
 training thread's chain of steps (on a device that works by itself: the device's). `simulation.py` adds what queues
 and uneven costs take off.
 
-Left out: the interpreter's lock, memory bandwidth, clocks that fall as more cores work, a network or a server that
-slows down under more requests, and on a device that works by itself the core that launches its work.
+Left out: the interpreter's lock, memory bandwidth, clocks that fall as more cores work, threads of one operation (such
+as OpenMP's) that wait for the slowest among them when cores are short, other programs, a network or a server that slows
+down under more requests, and on a device that works by itself the core that launches its work.
 """
 
 from __future__ import annotations

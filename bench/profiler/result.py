@@ -110,6 +110,8 @@ class Measured:
     """Predicted s_per_sample / measured s_per_sample − 1."""
     n: int
     """Samples."""
+    again_s: float | None = None
+    """Of the pipeline as it is: `s_per_sample` once more, after all other runs; tells whether the machine changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -155,6 +155,7 @@ class _Runnables:
             "cached_all": frozenset(self._pipeline.names),
         }
         changes: dict[str, Callable[[WhatIf], Workload]] = {
+            "overlap": lambda entry: self._workload,
             "fetch_workers": lambda entry: self._workload.with_workers({"fetch": entry.apply["workers"]}),
             "decode_workers": lambda entry: self._workload.with_workers({"decode": entry.apply["workers"]}),
             "batch": lambda entry: self._workload.with_batch_size(entry.apply["batch_size"]),

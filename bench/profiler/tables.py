@@ -112,6 +112,12 @@ def rate(samples_per_hour: float) -> str:
     return f"{samples_per_hour:,.0f}"
 
 
+def times(factor: float) -> str:
+    """With three digits that count: `1.25×`, `34.4×`, `3,437×`."""
+    digits = 2 if factor < 10 else 1 if factor < 100 else 0
+    return f"{factor:,.{digits}f}×"
+
+
 def _stage_row(stage: StageTimes) -> tuple[str, ...]:
     return _row(
         stage.name,
@@ -152,8 +158,8 @@ def _what_if_row(entry: WhatIf) -> tuple[str, ...]:
         rate(entry.samples_per_hour),
         rate(measured.samples_per_hour) if measured else _NONE,
         f"{measured.error:+.1%}" if measured else _NONE,
-        f"{entry.speedup:.2f}×",
-        f"{entry.ceiling:.2f}×" if entry.ceiling is not None else _NONE,
+        times(entry.speedup),
+        times(entry.ceiling) if entry.ceiling is not None else _NONE,
         entry.limited_by,
         human_bytes(entry.bytes_on_disk) if entry.bytes_on_disk is not None else _NONE,
     )

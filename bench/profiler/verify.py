@@ -26,15 +26,16 @@ def verified(
 ) -> tuple[WhatIf, ...]:
     """The predictions with `measured` or `not_measured` filled in; `runnables` by their ids.
 
-    What is measured already stays. A run that raises a FovcacheError is not measured, for that reason, and the next
-    one goes on; any other error is raised. `show` is called with each change before it is run.
+    What is measured already stays; the pipeline as it is (`overlap`) is run once more at the end, as `again_s`. A run
+    that raises a FovcacheError is not measured, for that reason, and the next one goes on; any other error is raised.
+    `show` is called with each change before it is run.
     """
-    return tuple(_verified(entry, runnables.get(entry.id), show) for entry in predicted)
+    done = [entry if entry.measured else _verified(entry, runnables.get(entry.id), show) for entry in predicted]
+    runnable = runnables.get("overlap")
+    return tuple(_again(entry, runnable, show) if entry.id == "overlap" else entry for entry in done)
 
 
 def _verified(entry: WhatIf, runnable: Runnable | None, show: Callable[[str], object]) -> WhatIf:
-    if entry.measured is not None:
-        return entry
     if runnable is None:
         return replace(entry, not_measured="nothing here can run it")
     if isinstance(runnable, str):
@@ -48,3 +49,10 @@ def _verified(entry: WhatIf, runnable: Runnable | None, show: Callable[[str], ob
     if run.n == 0:
         return replace(entry, not_measured="no sample came through")
     return replace(entry, measured=measured_of(run, entry.s_per_sample))
+
+
+def _again(entry: WhatIf, runnable: Runnable | None, show: Callable[[str], object]) -> WhatIf:
+    measured = _verified(replace(entry, measured=None), runnable, show).measured if callable(runnable) else None
+    if entry.measured is None or measured is None:
+        return entry
+    return replace(entry, measured=replace(entry.measured, again_s=measured.s_per_sample))

@@ -124,7 +124,7 @@ class BlockRun:
         threads = self._options.threads()
         return [
             fetch_stage(threads, self._fetch),
-            decode_stage(threads, self._options.watchdog_s),
+            decode_stage(threads, self._options.watchdog_s, self._device),
             Stage(
                 id="encode",
                 name="encode",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ..decode.sampling import WHOLE
 from ..decode.video_file import VideoSource
@@ -16,9 +15,15 @@ from ..pipeline.stage import Stage
 from ..sources.sample import Location
 from .units import Unit
 
+if TYPE_CHECKING:
+    import torch
+
 MAX_FETCHED_BYTES = 256 << 20
 """Samples that wait to be decoded take at most about this."""
 _FETCH_THREADS = 4
+_BESIDE_THE_CPU = 10
+"""Niceness of decoding where encoders run on the same cores: each of torch's threads waits for the slowest of them, so
+that one that decoding keeps off its core holds up all."""
 
 
 def fetch_stage(threads: int, run: Callable[[Unit], Unit]) -> Stage:
@@ -34,8 +39,8 @@ def fetch_stage(threads: int, run: Callable[[Unit], Unit]) -> Stage:
     )
 
 
-def decode_stage(threads: int, timeout_s: float) -> Stage:
-    """The stage that decodes units."""
+def decode_stage(threads: int, timeout_s: float, device: torch.device) -> Stage:
+    """The stage that decodes units, for encoders on `device`."""
     return Stage(
         id="decode",
         name="decode",
@@ -46,7 +51,7 @@ def decode_stage(threads: int, timeout_s: float) -> Stage:
         max_queued_bytes=MAX_FETCHED_BYTES,
         size_of=lambda unit: unit.size_bytes,
         timeout_s=timeout_s,
-        niceness=int(os.environ.get("FOV_NICE","0")),
+        niceness=_BESIDE_THE_CPU if device.type == "cpu" else 0,
     )
 
 

@@ -43,18 +43,38 @@ def test_what_helps_comes_best_first_with_number_and_command() -> None:
     )
 
 
+def measured(s_per_sample: float, **settings: float) -> Measured:
+    return Measured(s_per_sample=s_per_sample, samples_per_hour=3600 / s_per_sample, error=0.0, n=40, **settings)
+
+
 def test_a_measurement_counts_more_than_its_prediction() -> None:
     """Predicted 2×, measured nothing; predicted nothing, measured 1.25×."""
-
-    def measured(s_per_sample: float) -> Measured:
-        return Measured(s_per_sample=s_per_sample, samples_per_hour=3600 / s_per_sample, error=0.0, n=40)
-
     predicted = (
+        what_if("overlap", 0.09, 0.1, measured=measured(0.1, again_s=0.102)),
         what_if("fetch_workers", 0.05, 0.1, measured=measured(0.099)),
         what_if("decode_workers", 0.1, 0.1, measured=measured(0.08)),
     )
     (only,) = advice(profile(predicted=predicted))
     assert only == "decode_workers: 1.25× as fast, 45,000 samples/h (measured)"
+
+
+def test_measurements_on_a_machine_that_changed_do_not_count() -> None:
+    """All runs after the first were twice as fast."""
+    predicted = (
+        what_if("overlap", 0.1, 0.1, measured=measured(0.1, again_s=0.05)),
+        what_if("fetch_workers", 0.1, 0.1, measured=measured(0.05)),
+        what_if("cached_all", 0.02, 0.1, measured=measured(0.01)),
+    )
+    helps, doubt = advice(profile(predicted=predicted))
+    assert helps == "cached_all: 5.00× as fast, 180,000 samples/h (predicted)"
+    assert doubt.startswith("the pipeline as it is took 100 ms a sample at first and 50.0 ms after the other runs")
+
+
+def test_an_error_of_the_prediction_as_it_is_is_no_gain_of_a_change() -> None:
+    """Measured .12 s where .1 was predicted: more threads, predicted to change nothing, bring nothing."""
+    predicted = (what_if("overlap", 0.1, 0.12), what_if("fetch_workers", 0.1, 0.12))
+    (only,) = advice(profile(predicted=predicted))
+    assert only.startswith("no change that was predicted helps by 5%")
 
 
 def test_where_nothing_helps_it_says_what_is_left() -> None:

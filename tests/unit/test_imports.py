@@ -32,6 +32,21 @@ def test_help_loads_nothing_heavy(module: str, root: Path, tmp_path: Path) -> No
     assert _loaded_by(HELP.format(module=module), root, tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_a_command_lets_openmp_spin_less_unless_told_otherwise(
+    given: dict[str, str], expected: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    code = HELP.format(module="fovcache.cli") + "\nimport os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    assert _python(code, root, root).stdout.splitlines()[-1] == expected
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_loads_under_its_own_name_only(room: str, root: Path) -> None:
     wrong = _python(f"import {room}", root, cwd=root)

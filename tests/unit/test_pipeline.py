@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -264,3 +265,21 @@ def test_importing_it_loads_nothing_heavy() -> None:
     heavy = "{'torch', 'numpy', 'av', 'pyarrow'} & set(sys.modules)"
     code = f"import sys, fovcache.pipeline.pipeline, fovcache.pipeline.serial; assert not {heavy}, {heavy}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux threads have a priority of their own")
+def test_a_nice_stage_gives_way_and_no_other_thread_does() -> None:
+    def niceness(_: int) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = niceness(0)
+    pipeline = Pipeline([stage(lambda item: niceness(item), "decode", niceness=10, num_workers=2)])
+    assert list(pipeline.run(range(4))) == [10] * 4
+    assert list(Pipeline([stage(niceness, "encode")]).run(range(2))) == [own] * 2
+    assert niceness(0) == own
+
+
+@pytest.mark.parametrize("options", [{"niceness": -1}, {"niceness": 20}, {"niceness": 1, "in_caller": True}])
+def test_a_niceness_that_cannot_be_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="niceness of stage"):
+        stage(**options)

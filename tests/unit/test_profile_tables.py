@@ -7,6 +7,7 @@ from made_profiles import overlapped_run, serial_run, times, what_if
 
 from fovcache.bench.profiler.result import Measured, Profile
 from fovcache.bench.profiler.tables import Table, millis, stage_table, tables, what_if_table
+from fovcache.bench.profiler.tables import times as factor
 
 STAGES = (
     times("fetch", 0.115, 0.5, name="download", n=42, failed=2, failed_s=0.05),
@@ -90,3 +91,7 @@ def test_what_was_not_measured_has_no_table() -> None:
 )
 def test_milliseconds_have_digits_that_count(seconds: float, text: str) -> None:
     assert millis(seconds) == text
+
+
+def test_factors_have_digits_that_count() -> None:
+    assert [factor(each) for each in (1.0, 1.254, 34.36, 3436.9)] == ["1.00×", "1.25×", "34.4×", "3,437×"]

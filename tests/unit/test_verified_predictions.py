@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from made_profiles import overlapped_run, what_if
 
@@ -41,10 +43,23 @@ def test_what_runs_is_measured_and_what_does_not_says_why() -> None:
     assert (batch.measured, batch.not_measured) == (None, "nothing here can run it")
 
 
-def test_what_is_measured_already_is_not_run_again() -> None:
+def test_the_pipeline_as_it_is_is_run_again_after_the_others() -> None:
     measured = Measured(s_per_sample=0.02, samples_per_hour=180_000, error=0.0, n=64)
-    given = what_if("overlap", 0.02, 0.02, measured=measured)
-    assert verified([given], {"overlap": "never looked at"}) == (given,)
+    given = [what_if("overlap", 0.02, 0.02, measured=measured), what_if("batch", 0.01, 0.02)]
+    asked = []
+
+    def run(entry: WhatIf) -> OverlappedRun:
+        asked.append(entry.id)
+        return overlapped_run(0.03)
+
+    def fail(entry: WhatIf) -> OverlappedRun:
+        raise EncoderError("gone")
+
+    first, _ = verified(given, {"overlap": run, "batch": run})
+    assert asked == ["batch", "overlap"]
+    assert first.measured == replace(measured, again_s=0.03)
+    for none in ({}, {"overlap": "cannot be run"}, {"overlap": fail}):
+        assert verified(given[:1], none) == (given[0],)
 
 
 def test_other_errors_are_raised() -> None:
