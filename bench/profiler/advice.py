@@ -27,11 +27,6 @@ def advice(profile: Profile) -> tuple[str, ...]:
     return (*_what_helps(profile), *_doubts(profile))
 
 
-def predicted_gain(entry: WhatIf, as_it_is: WhatIf | None) -> float:
-    """How much faster it is predicted to be: than what was measured, and than what is predicted of it as it is."""
-    return entry.speedup if as_it_is is None else min(entry.speedup, as_it_is.s_per_sample / entry.s_per_sample)
-
-
 def measured_gain(entry: WhatIf, as_it_is: WhatIf | None) -> float | None:
     """How much faster it was; None where that was not measured, or the machine changed meanwhile."""
     before = as_it_is.measured if as_it_is is not None else None
@@ -53,7 +48,7 @@ def _as_it_is(profile: Profile) -> WhatIf | None:
 def _what_helps(profile: Profile) -> Iterator[str]:
     as_it_is = _as_it_is(profile)
     changes = [entry for entry in profile.predicted if entry is not as_it_is]
-    gains = {entry.id: measured_gain(entry, as_it_is) or predicted_gain(entry, as_it_is) for entry in changes}
+    gains = {entry.id: measured_gain(entry, as_it_is) or entry.speedup for entry in changes}
     helpful = [entry for entry in changes if gains[entry.id] >= WORTH_IT]
     for entry in sorted(helpful, key=lambda entry: gains[entry.id], reverse=True):
         yield _proposal(entry, gains[entry.id], is_measured=measured_gain(entry, as_it_is) is not None)
@@ -65,13 +60,13 @@ def _proposal(entry: WhatIf, factor: float, *, is_measured: bool) -> str:
     measured = entry.measured if is_measured else None
     hourly, how = (measured or entry).samples_per_hour, "measured" if measured else "predicted"
     disk = f" for {human_bytes(entry.bytes_on_disk)} on disk" if entry.bytes_on_disk is not None else ""
-    limit = f"; then {_limit(entry.limited_by)} the limit" if entry.limited_by else ""
+    limit = f"; the limit is then {_named(entry.limited_by)}" if entry.limited_by else ""
     command = f": {entry.command}" if entry.command else ""
     return f"{entry.change}: {times(factor)} as fast, {hourly:,.0f} samples/h ({how}){disk}{limit}{command}"
 
 
-def _limit(limited_by: str) -> str:
-    return f"{limited_by} are" if limited_by == CORES else f"{limited_by} is"
+def _named(limited_by: str) -> str:
+    return f"the {limited_by}" if limited_by in (CORES, DEVICE, STEP) else limited_by
 
 
 def _what_is_left(profile: Profile) -> str:

@@ -52,6 +52,8 @@ class Measurement:
     """What measuring cost."""
     timeline: tuple[Span, ...] = ()
     """Of the overlapped run."""
+    window_s: tuple[float, float] | None = None
+    """Of the overlapped run's steady state, on `time.perf_counter`."""
     failures: tuple[dict[str, Any], ...] = ()
     """`{uri, stage, reason, n}`, of both runs and their warm-ups."""
     fault: Fault | None = None
@@ -167,6 +169,7 @@ class _Runs:
             overlapped=steady_state.result(_num_cores()),
             overhead=overhead(MeasuringCosts.on(serial.workload.device), serial, overlapped),
             timeline=steady_state.timeline(),
+            window_s=steady_state.window_s,
         )
 
     def _show(self, what: str, num_batches: int, total: int) -> None:

@@ -127,7 +127,7 @@ class WhatIf:
     samples_per_hour: float
     """3600 / s_per_sample."""
     speedup: float
-    """Against the overlapped run as measured."""
+    """Against the pipeline as it is, both as predicted."""
     ceiling: float | None = None
     """Amdahl's: the speedup of the serial pipeline if what is cached took no time at all; None where nothing is."""
     limited_by: str = ""

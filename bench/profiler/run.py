@@ -24,6 +24,7 @@ from .profile import Measurement, measure, measure_overlapped
 from .readings import Readings
 from .recordings import Recorders
 from .result import Overhead, OverlappedRun, Profile, WhatIf
+from .summary import CI_METHOD
 from .verdict import bottleneck
 from .verify import Runnable, verified
 from .what_if import Artefact, Caching, Options, what_ifs
@@ -52,7 +53,7 @@ def run_profile(request: ProfileRequest, extras: Extras | None = None, *, on_pro
         recorders = Recorders.of(extras.trace, extras.flame, pipeline.device)
         with Monitor(pipeline.device) as monitor:
             measured = measure(workload, **request.limits, on_progress=on_progress)
-        readings = monitor.readings()
+        readings = monitor.readings(*(measured.window_s or ()))
         profile = Profile(
             environment=environment(pipeline.device),
             settings=_settings(request, pipeline, workload),
@@ -67,6 +68,7 @@ def run_profile(request: ProfileRequest, extras: Extras | None = None, *, on_pro
             timeline=measured.timeline,
             failures=(*_unreadable(pipeline), *measured.failures),
             fault=measured.fault,
+            ci_method=CI_METHOD,
         )
         if measured.fault is None:
             profile = _with_predictions(profile, measured, extras, pipeline, workload, on_progress)

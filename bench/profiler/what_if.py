@@ -123,12 +123,13 @@ def what_ifs(
 ) -> tuple[WhatIf, ...]:
     """The pipeline as it is, then what each change would make of it; nothing where nothing takes any time.
 
-    Speed-ups are against `overlapped` as measured, or as predicted where it was not. A change that cannot be made
-    (as many threads as cores already, no memory for a larger batch) is left out.
+    Speed-ups are against the pipeline as it is, as predicted too: against the measured one, what the prediction of that
+    is wrong by would look like a gain of every change. A change that cannot be made (as many threads as cores already,
+    no memory for a larger batch) is left out.
     """
-    if predict(model).s_per_sample == 0:
+    base_s = predict(model).s_per_sample
+    if base_s == 0:
         return ()
-    base_s = overlapped.s_per_sample if overlapped else predict(model).s_per_sample
     entries = [_as_it_is(model, overlapped, base_s)]
     for stage_id, most in (("fetch", options.max_fetch_workers), ("decode", int(model.num_cores))):
         if entry := _more_workers(model, stage_id, most, base_s, options.commands):

@@ -151,3 +151,30 @@ def test_maintenance_that_is_killed_and_run_again_ends_as_if_it_had_not_been(
         lab.build(lab.folder / "src", cache)  # what a killed repair had taken away already
         assert lab.contents(cache) == lab.contents(whole)
         assert lab.leftovers(cache) == []
+
+
+def test_a_build_of_two_encoders_is_killed_and_run_again(
+    shared_lab: Any, forks: Any, source: Path, tmp_path: Path
+) -> None:
+    """Their rows are of unequal sizes, so that a kill leaves each in the middle of another block."""
+    encoders = ("--encoder", shared_lab.encoder, "--encoder", "pixels", "--weights", f"{shared_lab.encoder}=random:0")
+    encoders += ("--layers", f"{shared_lab.encoder}=conv", "--layers", "pixels=pixels8")
+    whole = tmp_path / "whole"
+    report = shared_lab.build(source, whole, *encoders, status=1)
+    assert (report["computed"], report["failed"]) == (NUM_SAMPLES - 1, 1)
+    blocks = [name.split("/")[1] for name in shared_lab.files(whole, "manifests")]
+    assert len({blocks.count(recipe) for recipe in blocks}) == 2
+    args = shared_lab.build_args(source, tmp_path / "counted", *encoders)
+    counter = tmp_path / "events"
+    assert forks.run(*args, events=str(counter), watch=str(tmp_path / "counted"), from_plan=True).status == 1
+    num_events = int(counter.read_text())
+    for number in random.Random(2).sample(range(1, num_events), 6):
+        cache = tmp_path / f"cache{number}"
+        order = {"events": str(counter), "watch": str(cache), "die_at": number, "from_plan": True}
+        assert forks.run(*shared_lab.build_args(source, cache, *encoders), **order).status == -signal.SIGKILL
+        done = forks.run(*shared_lab.build_args(source, cache, "--json", "-", *encoders))
+        assert (done.status, done.errors) == (1, [])
+        assert done.json["failed"] == 1
+        assert shared_lab.contents(cache) == shared_lab.contents(whole)
+        assert shared_lab.leftovers(cache) == []
+        assert shared_lab.damage(cache) == []
