@@ -28,7 +28,8 @@ STATUS_INTERRUPTED = 130
 STATUS_TERMINATED = 143
 
 _WIDTH_IN_A_PIPE = 200
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of malloc.h
+_MALLOPT = ((-4, 0), (-1, 2**31 - 1), (-2, 64 << 20), (-8, 1))
+"""Of malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX. Large blocks can only be reused in the main arena."""
 THREAD_PREFIX = "fovcache-"
 """How the threads of pipelines are named."""
 
@@ -191,7 +192,7 @@ def _keep_freed_memory() -> None:
     on the CPU that was seen to take a quarter of an encoder's time. Other systems' allocators are left as they are."""
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 64 << 20)):
+        for option, value in _MALLOPT:
             mallopt(option, value)
 
 

@@ -14,6 +14,7 @@ from ..extract.pooling import STORE_DTYPE, pool
 from ..extract.taps import is_out_of_memory
 from ..keys.recipe import Feature
 from ..store.manifest import Failure
+from .copier import Copier
 from .units import Slot, Work
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class BatchEncoder:
         self._extractor = extractor
         self._spec = spec
         self._device = device
+        self._copier = Copier(device)
         layers = list(dict.fromkeys(feature.layer for feature in features))
         self._session: Session = extractor.session(layers, device, compute_dtype)
         self._shapes: dict[tuple[tuple[int, ...], str], tuple[int, ...]] = {}
@@ -109,7 +111,7 @@ class BatchEncoder:
 
     def copy(self, items: Sequence[Item]) -> torch.Tensor:
         """Items of equal shape as one batch on the device."""
-        return self._spec.collate(items).to(self._device)
+        return self._copier(self._spec.collate(items))
 
     def encode(self, batch: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """`{layer: [rows, …]}` of a copied batch, unpooled, on the device."""

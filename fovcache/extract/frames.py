@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -161,7 +162,15 @@ class FrameInput:
 
         frames = batch.permute(0, 3, 1, 2).to(torch.float32).div_(255).contiguous()
         if self.mean is not None:
-            frames.sub_(torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1))
+            frames.sub_(_by_channel(self.mean, batch.device))
         if self.std is not None:
-            frames.div_(torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1))
+            frames.div_(_by_channel(self.std, batch.device))
         return frames
+
+
+@functools.lru_cache(maxsize=64)
+def _by_channel(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
+    """[1, 3, 1, 1]; made once, as bringing it to a GPU waits for that."""
+    import torch
+
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)

@@ -234,3 +234,28 @@ def files(cache: fovcache.Cache) -> dict[str, bytes]:
             kept = {key: value for key, value in document.items() if key not in ("provenance", "digest")}
             found[name] = json.dumps(kept).encode()
     return found
+
+
+@pytest.mark.needs_shared
+def test_layers_and_latents_of_the_real_clips_in_one_pass_and_a_further_layer_in_a_second(
+    shared: Path, tmp_path: Path, num_decoded: Callable[[], int]
+) -> None:
+    cache = fovcache.open(tmp_path / "cache")
+    asked: dict[str, Any] = {"encoder": ["dinov2-small", "vae-tiny"], "weights": "random:0", "frames": 1}
+    clips = sorted((shared / "clips").glob("*.m??"))
+
+    def build(layers: list[str]) -> fovcache.BuildReport:
+        return cache.build(str(shared / "clips"), layers=layers, store_dtype="fp32", device="cpu", **asked)
+
+    report = build(["blocks.11"])
+    assert (report.samples, report.failed) == (len(clips), 1)
+    assert num_decoded() == len(clips)
+    assert cache.features(layer="latent").row_shape == (1, 4, 32, 32)
+    before = files(cache)
+    again = build(["blocks.11", "blocks.2"])
+    assert again.computed == report.computed
+    assert num_decoded() == 2 * len(clips) - 1  # and not the damaged one again
+    new = [name for name in files(cache) if name not in before]
+    assert sum("shards" in name for name in new) == 1
+    added = cache.features(layer="blocks.2")
+    assert again.bytes_written < 1.2 * len(added) * 384 * 4 + 4096
