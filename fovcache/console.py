@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import logging
@@ -28,8 +27,6 @@ STATUS_INTERRUPTED = 130
 STATUS_TERMINATED = 143
 
 _WIDTH_IN_A_PIPE = 200
-_MALLOPT = ((-4, 0), (-1, 2**31 - 1), (-2, 64 << 20), (-8, 1))
-"""Of malloc.h: M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX. Large blocks can only be reused in the main arena."""
 THREAD_PREFIX = "fovcache-"
 """How the threads of pipelines are named."""
 
@@ -156,8 +153,7 @@ def run_command(app: Typer) -> None:
     """Run a command line; a signal to stop, or an error that is ours, becomes one line and its exit status."""
     from typer import BadParameter
 
-    _spin_less()
-    _keep_freed_memory()
+    _set_up_cpu()
     # The base of what the command line's parser raises; typer does not export it.
     usage_error = cast("type[Exception]", BadParameter.__bases__[0])
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -180,20 +176,17 @@ def run_command(app: Typer) -> None:
     _leave(status or STATUS_OK)
 
 
-def _spin_less() -> None:
-    """Let OpenMP's threads wait asleep, but for a moment. Decoding takes cores while torch computes on the CPU; threads
-    that spin until the one whose core it took is done were seen to slow a step down tenfold. Before torch is loaded."""
+def _set_up_cpu() -> None:
+    """Settings of libraries that make a difference where encoders run on the CPU; before torch is loaded, and the user's
+    own come first.
+
+    OpenMP's threads wait asleep, but for a moment: decoding takes cores meanwhile, and threads that spin until the one
+    whose core it took is done were seen to slow a step down tenfold. Large tensors lie on huge pages: each is new
+    memory, which the kernel clears page by page.
+    """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of handing each back to the kernel, which clears its pages for the next:
-    on the CPU that was seen to take a quarter of an encoder's time. Other systems' allocators are left as they are."""
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in _MALLOPT:
-            mallopt(option, value)
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _leave(status: int) -> NoReturn:

@@ -269,7 +269,7 @@ def read_profile(path: Path) -> Profile:
     """The profile in a file that `--json` wrote. Raises UsageError."""
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as a profile: {error}") from error
     return Profile.from_document(document)
 

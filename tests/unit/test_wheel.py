@@ -50,7 +50,8 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_holds_the_library_and_no_more(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fovcache"}
-    assert {"fovcache/py.typed", "fovcache/models/pixels.py", "fovcache/bench/cli.py"} <= set(names)
+    expected = {"py.typed", "models/dinov2.py", "bench/cli.py", "reports/templates/profile.html"}
+    assert {f"fovcache/{name}" for name in expected} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
