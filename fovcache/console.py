@@ -177,8 +177,7 @@ def run_command(app: Typer) -> None:
 
 
 def _set_up_cpu() -> None:
-    """Settings of libraries that make a difference where encoders run on the CPU; before torch is loaded, and the user's
-    own come first.
+    """Libraries' settings that count where encoders run on the CPU; before torch is loaded. The user's own come first.
 
     OpenMP's threads wait asleep, but for a moment: decoding takes cores meanwhile, and threads that spin until the one
     whose core it took is done were seen to slow a step down tenfold. Large tensors lie on huge pages: each is new
