@@ -85,7 +85,16 @@ def run_table(profile: Profile) -> Table:
 
 def what_if_table(predicted: Sequence[WhatIf]) -> Table:
     """Each change, predicted beside measured."""
-    columns = ("change", ">predicted/h", ">measured/h", ">time error", ">speed-up", ">at most", "limit then", ">on disk")
+    columns = (
+        "change",
+        ">predicted/h",
+        ">measured/h",
+        ">time error",
+        ">speed-up",
+        ">at most",
+        "limit then",
+        ">on disk",
+    )
     is_told = any(entry.not_measured for entry in predicted)
     rows = [_what_if_row(entry) + ((entry.not_measured,) if is_told else ()) for entry in predicted]
     return Table(
