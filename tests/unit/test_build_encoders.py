@@ -242,10 +242,10 @@ def test_layers_and_latents_of_the_real_clips_in_one_pass_and_a_further_layer_in
 ) -> None:
     cache = fovcache.open(tmp_path / "cache")
     asked: dict[str, Any] = {"encoder": ["dinov2-small", "vae-tiny"], "weights": "random:0", "frames": 1}
-    clips = sorted((shared / "clips").glob("*.m??"))
+    clips = sorted((shared / "data" / "clips").glob("*.m??"))
 
     def build(layers: list[str]) -> fovcache.BuildReport:
-        return cache.build(str(shared / "clips"), layers=layers, store_dtype="fp32", device="cpu", **asked)
+        return cache.build(str(shared / "data" / "clips"), layers=layers, store_dtype="fp32", device="cpu", **asked)
 
     report = build(["blocks.11"])
     assert (report.samples, report.failed) == (len(clips), 1)
