@@ -213,10 +213,13 @@ def _made(model: str) -> nn.Module:
         raise UsageError(f"model {model!r}: expected {LINEAR}, or PATH.py:FACTORY")
     if not Path(path).is_file():
         raise UsageError(f"model file {path} does not exist")
-    make = runpy.run_path(path).get(factory)
+    try:
+        make = runpy.run_path(path).get(factory)
+        module = make() if callable(make) else None
+    except Exception as error:  # a user's code may raise anything
+        raise UsageError(f"{model} raised while it was made: {type(error).__name__}: {error}") from error
     if not callable(make):
         raise UsageError(f"{path} has no function {factory!r}")
-    module = make()
     if not isinstance(module, nn.Module):
         raise UsageError(f"{model} returned a {type(module).__name__}, expected a torch.nn.Module")
     return module

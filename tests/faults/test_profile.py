@@ -234,7 +234,11 @@ def test_a_source_of_which_nothing_can_be_decoded(profile: Callable[..., Any], t
 
 
 def test_what_cannot_begin_is_one_line(profile: Callable[..., Any], folder: Path, encoder: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def make():\n    return 1 / 0\ndef number():\n    return 3\n")
     for options, status, words in [
+        (["--model", f"{tmp_path}/broken.py:make"], 2, "raised while it was made: ZeroDivisionError"),
+        (["--model", f"{tmp_path}/broken.py:number"], 2, "returned a int, expected a torch.nn.Module"),
+        (["--model", f"{tmp_path}/broken.py:absent"], 2, "has no function 'absent'"),
         (["--vae", "vae-tinny"], 2, "there is no encoder named 'vae-tinny'"),
         (["--model", "nothing"], 2, "model 'nothing'"),
         (["--model", f"{tmp_path}/absent.py:make"], 2, "does not exist"),
