@@ -1,0 +1,182 @@
+"""What an ablation came to: trials, estimates over seeds, differences, and where the features came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fovcache.errors import UsageError
+
+FORMAT = "fovbench ablation 1"
+NO_CONTROL, SHUFFLED_LABELS, RANDOM_LAYERS = "none", "shuffled_labels", "random_layers"
+CONTROLS = (NO_CONTROL, SHUFFLED_LABELS, RANDOM_LAYERS)
+RESULT_FILE = "ablation.json"
+TRIALS_FILE = "trials.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One cell: a representation of an experiment's layers, under a control or none, with one seed."""
+
+    key: str
+    """Digest of everything that decides the numbers below; a trial with the same key is not run again."""
+    representation: str
+    """Its name."""
+    experiment: str
+    """The name of a set of layers; for single-layer rows of the heat map the layer's name."""
+    control: str
+    """One of CONTROLS."""
+    seed: int
+    """Decides what `Ablation.protocol["seed_varies"]` names."""
+    layers: tuple[str, ...]
+    """The layers whose numbers were concatenated, sorted; of a random control those that were drawn."""
+    head: str
+    """`ridge` or `logistic`."""
+    strength: float
+    """The regularisation strength that validation chose."""
+    num_train: int
+    """Samples that the head was fitted on."""
+    num_validation: int
+    """Samples that chose the strength."""
+    num_test: int
+    """Samples that were scored once."""
+    num_features: int
+    """Numbers a sample."""
+    num_effective: int
+    """Of these, columns that are neither constant on train nor equal to another."""
+    train_accuracy: float
+    """Fraction."""
+    validation_accuracy: float
+    """Fraction, of the chosen strength: optimistic."""
+    test_accuracy: float
+    """Fraction."""
+    chance: float
+    """Test accuracy of always answering train's most frequent class."""
+    seconds: float
+    """Of fitting and scoring."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A cell's test accuracy over its seeds."""
+
+    representation: str
+    """As in Trial."""
+    experiment: str
+    """As in Trial."""
+    control: str
+    """As in Trial."""
+    num_seeds: int
+    """Trials."""
+    mean: float
+    """Of the test accuracies, a fraction."""
+    sd: float
+    """Standard deviation over seeds, ddof 1; 0 for one seed."""
+    ci95: tuple[float, float] | None
+    """Of the estimand that `Ablation.estimand` names, clipped to [0, 1]; None where the seeds allow none."""
+    chance: float
+    """Mean over seeds."""
+    num_layers: int
+    """Layers."""
+    num_features: int
+    """Median over seeds."""
+    num_effective: int
+    """Median over seeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureUsed:
+    """Where the numbers of a layer came from."""
+
+    encoder: str
+    """Its name, or the alias that the configuration gives it."""
+    layer: str
+    """Canonical name."""
+    pool: str
+    """Pooling of the cached matrix."""
+    row_shape: tuple[int, ...]
+    """Of the cached rows."""
+    feature: str
+    """Digest."""
+    recipe: str
+    """Digest."""
+    weights: str
+    """In a few words: `random:0`, or the beginning of their digest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation:
+    """Representations × experiments × seeds, with controls."""
+
+    name: str
+    """Of the configuration file, without its ending."""
+    cache: str
+    """Path, as it was given."""
+    dataset: str
+    """Name."""
+    dataset_digest: str
+    """Digest."""
+    num_samples: int
+    """That have every feature."""
+    num_missing: int
+    """Samples of the dataset that were left out because some feature failed."""
+    classes: tuple[str, ...]
+    """Names, in the order of their numbers."""
+    class_counts: tuple[int, ...]
+    """Samples of each class."""
+    experiments: Mapping[str, tuple[str, ...]]
+    """Layers of each, in the configuration's order."""
+    single_layers: tuple[str, ...]
+    """Experiments that are one layer each, in the encoder's order: the rows of the heat map."""
+    protocol: Mapping[str, Any]
+    """Split rule, shares, head, strengths, seeds, `seed_varies`, what is standardised, number of groups."""
+    estimand: str
+    """What the intervals are of, in a sentence."""
+    interval: str
+    """How they are made, in a sentence with its source."""
+    features: tuple[FeatureUsed, ...]
+    """Provenance."""
+    estimates: tuple[Estimate, ...]
+    """One for each representation × experiment × control."""
+    trials: tuple[Trial, ...]
+    """All of them; also in TRIALS_FILE."""
+    environment: Mapping[str, Any]
+    """Machine and versions."""
+    warnings: tuple[str, ...] = ()
+    """What a reader should know."""
+
+    def document(self) -> dict[str, Any]:
+        """As RESULT_FILE and `--json` have it."""
+        return {"format": FORMAT, **asdict(self)}
+
+    def estimate(self, representation: str, experiment: str, control: str = NO_CONTROL) -> Estimate | None:
+        """A cell's, or None where it was not run."""
+        wanted = (representation, experiment, control)
+        found = (each for each in self.estimates if (each.representation, each.experiment, each.control) == wanted)
+        return next(found, None)
+
+
+def read_ablation(path: Path) -> Ablation:
+    """What `fovbench ablate` wrote. Raises UsageError for anything else, OSError."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document.pop("format", None) != FORMAT:
+            raise UsageError(f"{path} is not what `fovbench ablate` writes: its format is not {FORMAT!r}")
+        document["estimates"] = tuple(
+            Estimate(**{**each, "ci95": each["ci95"] and tuple(each["ci95"])}) for each in document["estimates"]
+        )
+        document["trials"] = tuple(Trial(**{**each, "layers": tuple(each["layers"])}) for each in document["trials"])
+        document["features"] = tuple(
+            FeatureUsed(**{**each, "row_shape": tuple(each["row_shape"])}) for each in document["features"]
+        )
+        document["experiments"] = {name: tuple(layers) for name, layers in document["experiments"].items()}
+        for name in ("classes", "class_counts", "single_layers", "warnings"):
+            document[name] = tuple(document[name])
+        return Ablation(**document)
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path} is not what `fovbench ablate` writes: {error}") from error
