@@ -12,7 +12,12 @@ ENVIRONMENT := $(STAMP)
 PY := $(VENV)/bin/python
 endif
 
-.PHONY: demo test lint bench test-gpu bench-gpu clean
+# `make bench` writes OUT, which `fovbench compare` reads; `make check BASE=REF` compares with REF in turns.
+OUT ?= bench.json
+PROCESSES ?= 10
+BASE ?= main
+
+.PHONY: demo test lint bench bench-bars check test-gpu bench-gpu clean
 
 demo: $(STAMP)
 	$(VENV)/bin/fovbench demo
@@ -26,7 +31,13 @@ lint: $(ENVIRONMENT)
 	$(PY) -m mypy
 
 bench: $(ENVIRONMENT)
+	$(PY) -m fovcache.bench.regression.measure $(OUT) --processes $(PROCESSES)
+
+bench-bars: $(ENVIRONMENT)
 	$(PY) -m pytest tests/benchmarks -m "not needs_cuda"
+
+check: $(ENVIRONMENT)
+	$(PY) -m fovcache.bench.cli check $(BASE) $(if $(JSON),--json $(JSON))
 
 test-gpu: $(ENVIRONMENT)
 	FAIL_WITHOUT_CUDA=1 $(PY) -m pytest tests/gpu
@@ -43,5 +54,5 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist fovcache-demo fovbench-report *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist fovcache-demo fovbench-report bench.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

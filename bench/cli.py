@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,9 +42,12 @@ from fovcache.options import (
     fetch_options,
 )
 
+from .ablation_table import print_ablation
 from .profile_table import print_profile
 
 if TYPE_CHECKING:
+    from fovcache import reports
+
     from .profiler.result import Profile
 
 app = typer.Typer(
@@ -62,15 +66,16 @@ def demo(
     ] = Path("fovcache-demo"),
     json: Json = None,
 ) -> None:
-    """Show the whole way from images to a probe, on digits that come with scikit-learn."""
-    from .demo import run_demo
+    """Show the whole way, profile → build → ablate → report, on clips of digits that come with scikit-learn."""
+    from .demo.run import run_demo
 
     set_up_logging(verbose=False)
     output = Output(json)
     with progress_bar() as show:
-        result = run_demo(out, output, show)
+        result = run_demo(out, output, show, lambda folder: _write_folder_report(folder, folder, None, output).html)
     output.json(result)
     output.line(str(result["report"]))
+    raise typer.Exit(result["status"])
 
 
 @app.command()
@@ -170,28 +175,159 @@ def profile(
 
 
 @app.command()
-def report(
-    profile: Annotated[Path, typer.Argument(metavar="PROFILE.json", help="What `fovbench profile --json` wrote.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the page and its figures go.")] = Path(
-        "fovbench-report"
-    ),
+def ablate(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.toml", help="What is run; docs/ablations.md has every key.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where results go; an earlier run's folder is gone on with.")
+    ],
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; else what CONFIG says.")] = None,
+    json: Json = None,
+    verbose: Verbose = False,
 ) -> None:
-    """Make one HTML file and PNGs of a profile."""
+    """Say how well a linear head reads the labels out of representations of cached layers."""
+    set_up_logging(verbose=verbose)
+    output = Output(json)
+    from fovcache.builder.request import pick_device
+    from fovcache.probes.config import read_config
+    from fovcache.probes.run import run_ablation
+
+    from .profiler.environment import environment
+
+    chosen = read_config(config)
+    if device is not None:
+        chosen = replace(chosen, device=device)
+    with progress_bar() as show:
+        result = run_ablation(chosen, out, show, environment=environment(pick_device(chosen.device)))
+    print_ablation(output, result)
+    output.json(result.document())
+    raise typer.Exit(result.exit_status)
+
+
+@app.command()
+def report(
+    results: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|PROFILE.json",
+            help="A folder of what `fovbench profile --json`, `fovcache build --json` and `fovbench ablate` wrote; "
+            "or a profile.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Where the page and its figures go; by default into DIR, or fovbench-report of a profile.",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The cache that is shown; by default what the ablation names.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Make one HTML file, PNGs and Markdown of results: time, cache, ablation; or of a profile alone."""
+    set_up_logging(verbose=False)
+    output = Output(json)
+    if results.is_dir():
+        files = _write_folder_report(results, out or results, cache, output)
+        pngs = [str(png) for png in files.pngs]
+        output.json({"html": str(files.html), "markdown": str(files.markdown), "figures": pngs})
+        output.line(str(files.html))
+        return
     from .profiler.result import read_profile
 
-    set_up_logging(verbose=False)
-    _write_report(read_profile(profile), out, Output(None))
+    _write_report(read_profile(results), out or Path("fovbench-report"), output)
+
+
+def _write_folder_report(folder: Path, out: Path, cache: Path | None, output: Output) -> reports.ReportFiles:
+    from fovcache import reports
+    from fovcache.cache import open_cache
+    from fovcache.errors import DamageError, UsageError, environment_failure
+    from fovcache.maintain.inventory import cache_contents
+
+    from .results_folder import find_caches, find_results
+
+    found = find_results(folder)
+    paths, warnings = ([cache], []) if cache is not None else find_caches(folder, found.ablations)
+    caches = []
+    for path in paths:
+        try:
+            caches.append(cache_contents(open_cache(path, create=False).storage))
+        except (DamageError, UsageError) as error:
+            if cache is not None:
+                raise
+            warnings.append(f"the cache {path} is left out: {error}")
+    results = reports.Results(
+        name=folder.resolve().name,
+        profiles=found.profiles,
+        builds=tuple(reports.Build.of(name, document) for name, document in found.builds.items()),
+        caches=tuple(caches),
+        ablations=found.ablations,
+        warnings=(*found.warnings, *warnings),
+    )
+    for warning in results.warnings:
+        output.line(f"warning: {warning}")
+    try:
+        return reports.write_results(results, out)
+    except OSError as error:
+        raise environment_failure(error, f"write the report into {out}") from error
 
 
 def _write_report(profile: Profile, folder: Path, output: Output) -> None:
     from fovcache.errors import environment_failure
-    from fovcache.reports.profile_report import write_report
+    from fovcache.reports import write_report
 
     try:
         files = write_report(profile, folder)
     except OSError as error:
         raise environment_failure(error, f"write the report into {folder}") from error
     output.line(str(files.html))
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE.json", help="What `make bench OUT=BASE.json` wrote before.")],
+    head: Annotated[Path, typer.Argument(metavar="HEAD.json", help="The same after the change, on the same machine.")],
+    json: Json = None,
+) -> None:
+    """Compare benchmarks of two versions; exit status 1 for a slowdown that is significant and large."""
+    set_up_logging(verbose=False)
+    output = Output(json)
+    from .regression.comparison import compare as compare_runs
+    from .regression.runs import read_runs
+    from .regression.table import print_comparison
+
+    comparison = compare_runs(read_runs(base), read_runs(head))
+    print_comparison(output, comparison)
+    output.json(comparison.document())
+    raise typer.Exit(comparison.exit_status)
+
+
+@app.command()
+def check(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="A branch, tag or revision: what is compared with.")],
+    select: Annotated[str | None, typer.Option(metavar="EXPRESSION", help="Of the benchmarks, as pytest's -k.")] = None,
+    suite: Annotated[
+        Path, typer.Option(metavar="PATH", help="A file or folder of benchmarks; the working tree's are run for both.")
+    ] = Path("tests/benchmarks"),
+    processes: Annotated[int, typer.Option(metavar="N", help="A side, at least 10.")] = 10,
+    confirming: Annotated[int, typer.Option(metavar="N", help="A side, for what looks slower then; at least 10.")] = 20,
+    json: Json = None,
+) -> None:
+    """Say whether the working tree is slower than REF: both are measured now, in turns."""
+    set_up_logging(verbose=False)
+    output = Output(json)
+    from .regression.check import CheckRequest, run_check
+    from .regression.table import print_check
+
+    request = CheckRequest(ref=ref, suite=suite, select=select, processes=processes, confirming=confirming)
+    with progress_bar() as show:
+        result = run_check(Path.cwd(), request, show)
+    print_check(output, result)
+    output.json(result.document())
+    raise typer.Exit(result.exit_status)
 
 
 def main() -> None:

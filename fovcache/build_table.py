@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .console import Output, human_bytes, human_seconds
 
 if TYPE_CHECKING:
     from .builder.report import BuildReport
+    from .derived.after_build import DerivedReport
 
 
 def print_build(output: Output, report: BuildReport) -> None:
@@ -31,6 +32,18 @@ def print_build(output: Output, report: BuildReport) -> None:
         ]
         title = f"failed samples{f' (20 of {report.failed}; all in --json)' if report.failed > 20 else ''}"
         output.table(title, ("uri", "stage", "reason", "kind"), shown)
+
+
+def print_derived(output: Output, derived: Sequence[DerivedReport]) -> None:
+    """What was derived after a build, a row for each representation of each feature."""
+    if not derived:
+        return
+    rows = [
+        (each.encoder, each.layer, each.representation, each.samples, each.computed, each.failed, f"{each.seconds:.2f}")
+        for each in derived
+    ]
+    columns = ("encoder", "layer", "representation", ">samples", ">computed", ">failed", ">seconds")
+    output.table("derived", columns, rows)
 
 
 def _stage_row(stage: Mapping[str, Any]) -> tuple[object, ...]:

@@ -95,12 +95,16 @@ class Cache:
         pool: str | None = None,
         store_dtype: str | None = None,
         recipe: str | None = None,
+        representation: str | None = None,
+        weights: str | None = None,
         strict: bool = False,
     ) -> FeatureSet:
         """The rows of one feature for one dataset; name only what makes the answer unique.
 
-        `dataset` is a name (the newest of it) or a digest, `encoder` a name or `PATH.py:FACTORY` (its folder does
-        not matter), `recipe` the beginning of a digest. `strict` refuses rows that were computed under different
+        `dataset` is a name (the newest of it) or a digest, `encoder` a name or `PATH.py:FACTORY` and `weights` what
+        its build was given (the folders of paths do not matter), `recipe` the beginning of a digest. With
+        `representation` it is a derived feature, see `derive`, and `encoder`, `weights`, `pool` and `store_dtype`
+        speak of the feature that it was derived from. `strict` refuses rows that were computed under different
         numerics instead of warning. Raises SelectionError when nothing or more than one thing fits.
         """
         from .loaders.select import select_features
@@ -114,8 +118,36 @@ class Cache:
             pool=pool,
             store_dtype=store_dtype,
             recipe=recipe,
+            representation=representation,
+            weights=weights,
             strict=strict,
         )
+
+    def derive(
+        self,
+        features: FeatureSet,
+        representation: str,
+        *,
+        device: str = "auto",
+        on_progress: OnProgress | None = None,
+        **parameters: Any,
+    ) -> FeatureSet:
+        """A representation of `features`, float32 `[samples, F]`: what the cache lacks of it is computed and kept.
+
+        Each row becomes a matrix, tokens × channels, and that `F` numbers; `parameters` are the representation's.
+        Whole shards of the input are computed, also where `features` is a part of them. Samples and order are those
+        of `features`; a sample for which the numbers are not finite has no row and is counted in `num_failed`.
+        `Cache.features(representation=…)` reads the rows back.
+
+        Raises UsageError for an unknown representation, for parameters that it does not take, and for features that
+        are derived themselves; DamageError when rows are not what was written; EnvironmentFailure.
+        """
+        from .builder.progress import silent
+        from .derived.derive import derive
+        from .derived.representation import resolve_representation
+
+        resolved = resolve_representation(representation, parameters)
+        return derive(self.storage, features, resolved, device=device, on_progress=on_progress or silent).features
 
     def join(self, *, missing: str = "error", **sets: FeatureSet) -> JoinedSet:
         """Feature sets of the same samples as one, with a name each.

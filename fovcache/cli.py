@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .build_table import print_build
+from .build_table import print_build, print_derived
 from .console import Output, human_bytes, human_seconds, progress_bar, run_command, set_up_logging
 from .options import (
     MAX_MEGAPIXELS,
@@ -17,6 +17,7 @@ from .options import (
     ComputeDtype,
     Decoder,
     DecodeTimeout,
+    Derive,
     Device,
     Downloads,
     Encoder,
@@ -100,13 +101,17 @@ def build(
     max_file_mib: MaxFileMib = 4096,
     scratch_gb: ScratchGb = 10,
     allow_file_urls: AllowFileUrls = False,
+    derive: Derive = None,
     json: Json = None,
     verbose: Verbose = False,
 ) -> None:
     """Compute what the cache lacks of an encoder's layers over the sources."""
     from .builder.run import run_build
+    from .derived.after_build import derive_built
+    from .derived.representation import resolve_representation
 
     encoders = encoders_of(locals())
+    representations = [resolve_representation(name) for name in dict.fromkeys(derive or ())]
     set_up_logging(verbose=verbose)
     output = Output(json)
     options = build_options(
@@ -125,10 +130,13 @@ def build(
         allow_file_urls=allow_file_urls,
     )
     with progress_bar() as show:
-        report = run_build(open_cache_at(cache, create=True).storage, sources, encoders, options, show)
+        storage = open_cache_at(cache, create=True).storage
+        report = run_build(storage, sources, encoders, options, show)
+        derived = derive_built(storage, report, representations, device=device, on_progress=show)
     print_build(output, report)
-    output.json(report.document())
-    raise typer.Exit(report.exit_status)
+    print_derived(output, derived)
+    output.json({**report.document(), "derived": [each.document() for each in derived]})
+    raise typer.Exit(max(report.exit_status, *(int(each.failed > 0) for each in derived), 0))
 
 
 @app.command()
@@ -140,14 +148,15 @@ def ls(cache: CacheDir, json: Json = None) -> None:
     set_up_logging(verbose=False)
     output = Output(json)
     listed = list_cache(Catalog(open_cache_at(cache).storage))
-    fields = ("encoder", "layer", "pool", "dtype", "row_shape", "rows")
+    fields = ("encoder", "layer", "pool", "representation", "dtype", "row_shape", "rows")
     rows = [
-        (dataset["name"], *(feature[field] for field in fields), dataset["samples"])
+        (dataset["name"], *("" if feature[field] is None else feature[field] for field in fields), dataset["samples"])
         for dataset in listed
         for feature in dataset["features"]
     ]
     if rows:
-        output.table("", ("dataset", "encoder", "layer", "pool", "dtype", "row shape", ">rows", ">samples"), rows)
+        columns = ("dataset", "encoder", "layer", "pool", "representation", "dtype", "row shape", ">rows", ">samples")
+        output.table("", columns, rows)
     for dataset in listed:
         if not dataset["features"]:
             output.line(f"dataset {dataset['name']}: {dataset['samples']} samples, no features")
@@ -347,6 +356,8 @@ def export(
     pool: Pool = None,
     store_dtype: Annotated[str | None, typer.Option(metavar="bf16|fp16|fp32")] = None,
     recipe: Annotated[str | None, typer.Option(metavar="DIGEST", help="The beginning of a recipe's digest.")] = None,
+    representation: Annotated[str | None, typer.Option(metavar="NAME", help="What was derived of the layer.")] = None,
+    weights: Annotated[str | None, typer.Option(metavar="DIR|HUB_ID|random:SEED", help="As its build had.")] = None,
     json: Json = None,
 ) -> None:
     """Write one feature of a dataset to a file, with its labels and where it came from."""
@@ -355,9 +366,9 @@ def export(
     set_up_logging(verbose=False)
     output = Output(json)
     opened = open_cache_at(cache)
-    features = opened.features(
-        layer=layer, encoder=encoder, dataset=dataset, split=split, pool=pool, store_dtype=store_dtype, recipe=recipe
-    )
+    names = ("layer", "encoder", "dataset", "split", "pool", "store_dtype", "recipe", "representation", "weights")
+    asked = locals()
+    features = opened.features(**{name: asked[name] for name in names})
     report = run_export(opened.storage, features, out)
     widened = f", widened from {report.stored_dtype}" if report.was_widened else ""
     output.line(f"{report.path}: x {report.shape} {report.dtype}{widened}, {human_bytes(report.size_bytes)}")

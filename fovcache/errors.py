@@ -8,7 +8,8 @@ FovcacheError
 │   │   └── FingerprintError            something that decides the features cannot be fingerprinted
 │   ├── WeightsError                    a checkpoint is missing, mismatched or unsafe
 │   ├── CacheFormatError                the folder is not a cache, or is of a newer schema
-│   └── SelectionError                  no feature set, or more than one, fits what was asked for
+│   ├── SelectionError                  no feature set, or more than one, fits what was asked for
+│   └── SplitError                      samples cannot be divided into train, validation and test as asked
 ├── DamageError                         bytes on disk are not the bytes that were written: exit status 1
 ├── EnvironmentFailure (also an OSError) disk full, no permission, out of memory: exit status 3
 └── SampleError                         one sample failed; the run records it and goes on
@@ -61,6 +62,10 @@ class CacheFormatError(UsageError):
 
 class SelectionError(UsageError):
     """No feature set, or more than one, fits what was asked for."""
+
+
+class SplitError(UsageError):
+    """Samples cannot be divided into train, validation and test as asked."""
 
 
 class DamageError(FovcacheError):

@@ -83,6 +83,10 @@ Workers = Annotated[int | None, typer.Option(help="Threads that read and decode;
 ShardMib = Annotated[float, typer.Option(metavar="MIB", help="About how large a shard becomes.")]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Try permanent failures again too.")]
 Rehash = Annotated[bool, typer.Option("--rehash", help="Read every file anew, whatever its times say.")]
+Derive = Annotated[
+    list[str] | None,
+    typer.Option("--derive", metavar="NAME", help="Also derive this representation of every layer built; repeat."),
+]
 Json = Annotated[str | None, typer.Option(metavar="PATH", help="Write the result as JSON; - for standard output.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fovcache.errors import UsageError
+from fovcache.typed_json import revive
 
 FORMAT = "fovbench ablation 1"
 NO_CONTROL, SHUFFLED_LABELS, RANDOM_LAYERS = "none", "shuffled_labels", "random_layers"
@@ -57,6 +58,24 @@ class Trial:
     """Test accuracy of always answering train's most frequent class."""
     seconds: float
     """Of fitting and scoring."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know, such as that a fit has not converged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedTrial:
+    """A cell that could not be run; the next run tries it again."""
+
+    representation: str
+    """As in Trial."""
+    experiment: str
+    """As in Trial."""
+    control: str
+    """As in Trial."""
+    seed: int
+    """As in Trial."""
+    reason: str
+    """What was raised, in a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +104,26 @@ class Estimate:
     """Median over seeds."""
     num_effective: int
     """Median over seeds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """How much more accurate an experiment is than another, or than its control, paired by seed."""
+
+    representation: str
+    """As in Trial."""
+    experiment: str
+    """As in Trial."""
+    other: str
+    """The experiment that it is compared with; itself, for a control."""
+    other_control: str
+    """NO_CONTROL, or RANDOM_LAYERS for as many layers drawn at random."""
+    num_seeds: int
+    """Pairs."""
+    mean: float
+    """Of the differences of the test accuracies, within [-1, 1]."""
+    ci95: tuple[float, float] | None
+    """Made as the estimates' are; not corrected for how many differences there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +184,17 @@ class Ablation:
     """All of them; also in TRIALS_FILE."""
     environment: Mapping[str, Any]
     """Machine and versions."""
+    differences: tuple[Difference, ...] = ()
+    """Each experiment less its random layers, and less the first experiment."""
+    failures: tuple[FailedTrial, ...] = ()
+    """Cells without a trial."""
     warnings: tuple[str, ...] = ()
     """What a reader should know."""
+
+    @property
+    def exit_status(self) -> int:
+        """1 where a cell failed."""
+        return 1 if self.failures else 0
 
     def document(self) -> dict[str, Any]:
         """As RESULT_FILE and `--json` have it."""
@@ -162,21 +210,10 @@ class Ablation:
 def read_ablation(path: Path) -> Ablation:
     """What `fovbench ablate` wrote. Raises UsageError for anything else, OSError."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_bytes())
         if document.pop("format", None) != FORMAT:
-            raise UsageError(f"{path} is not what `fovbench ablate` writes: its format is not {FORMAT!r}")
-        document["estimates"] = tuple(
-            Estimate(**{**each, "ci95": each["ci95"] and tuple(each["ci95"])}) for each in document["estimates"]
-        )
-        document["trials"] = tuple(Trial(**{**each, "layers": tuple(each["layers"])}) for each in document["trials"])
-        document["features"] = tuple(
-            FeatureUsed(**{**each, "row_shape": tuple(each["row_shape"])}) for each in document["features"]
-        )
-        document["experiments"] = {name: tuple(layers) for name, layers in document["experiments"].items()}
-        for name in ("classes", "class_counts", "single_layers", "warnings"):
-            document[name] = tuple(document[name])
-        return Ablation(**document)
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        if isinstance(error, UsageError):
-            raise
+            raise ValueError(f"its format is not {FORMAT!r}")
+        ablation: Ablation = revive(Ablation, document)
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is not what `fovbench ablate` writes: {error}") from error
+    return ablation

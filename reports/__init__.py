@@ -3,6 +3,9 @@
 if __name__ != "fovcache.reports":
     raise ImportError(f"import fovcache.reports, not {__name__}: this folder is a part of fovcache")
 
-from .profile_report import ReportFiles, write_report
+from .files import ReportFiles
+from .profile_report import write_report
+from .results import Build, Results
+from .results_report import write_results
 
-__all__ = ["ReportFiles", "write_report"]
+__all__ = ["Build", "ReportFiles", "Results", "write_report", "write_results"]

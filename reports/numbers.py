@@ -43,6 +43,21 @@ def percent(fraction: float, *, sign: bool = False) -> str:
     return f"{100 * fraction:{'+' if sign else ''},.1f}{SPACE}%".replace("-", "−")
 
 
+def points(fraction: float, *, sign: bool = False) -> str:
+    """A fraction in percent, where the sign stands in the heading: `36.4`; a difference of two with its sign."""
+    return percent(fraction, sign=sign).removesuffix(f"{SPACE}%")
+
+
+def interval(ci95: tuple[float, float] | None) -> str:
+    """Two fractions in percent: `39.0 – 49.5`."""
+    return ABSENT if ci95 is None else f"{points(ci95[0])} – {points(ci95[1])}".replace(" ", SPACE)
+
+
+def half_interval(ci95: tuple[float, float] | None) -> str:
+    """Half the distance of two fractions in percent: `± 5.2`; nothing where there is no interval."""
+    return "" if ci95 is None else f"±{SPACE}{points((ci95[1] - ci95[0]) / 2)}"
+
+
 def rate(samples_per_hour: float) -> str:
     """`14,800 samples/h`."""
     return f"{digits(samples_per_hour)}{SPACE}samples/h"

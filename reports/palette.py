@@ -18,6 +18,12 @@ _OF_STAGE = {
     "optimise": "#882255",
     "write": "#8a94a0",
 }
+# Of Tol's "bright" and "muted": apart in lightness too where they follow each other.
+_OF_SERIES = (
+    "#4477aa", "#cc6677", "#117733", "#ccbb44", "#66ccee", "#aa3377", "#44aa99", "#882255", "#999933", "#7b6bd6",
+)  # fmt: skip
+HEAT = "viridis"
+"""The colour map of heat maps: even in lightness from dark to bright, also for colour-blind readers and in grey."""
 _BLACK, _WHITE = "#000000", "#ffffff"
 
 
@@ -69,6 +75,12 @@ def stage_colours(ids: Sequence[str]) -> dict[str, str]:
         shades += [mixed(colour, towards, 0.42) for colour in _OF_STAGE.values()]
     others = [name for name in dict.fromkeys(ids) if name not in colours]
     return colours | {name: shades[number % len(shades)] for number, name in enumerate(others)}
+
+
+def series_colours(names: Sequence[str], theme: Theme) -> dict[str, str]:
+    """By name, `#rrggbb`, for things that are compared with each other; lighter on a dark background."""
+    shades = _OF_SERIES if theme.paper != DARK.paper else tuple(mixed(each, _WHITE, 0.28) for each in _OF_SERIES)
+    return {name: shades[number % len(shades)] for number, name in enumerate(dict.fromkeys(names))}
 
 
 def mixed(colour: str, towards: str, part: float) -> str:

@@ -27,7 +27,7 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 # The contracts are files of their own, so that tests of other folders can subclass them.
 sys.path.append(str(Path(__file__).parent / "contracts"))
 sys.path.append(str(Path(__file__).parent / "faults"))  # fault_server, served
-pytest.register_assert_rewrite("extractor_contract", "loader_contract")
+pytest.register_assert_rewrite("extractor_contract", "loader_contract", "representation_contract")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("SHARED") or ROOT.parent / "shared").resolve()

@@ -24,7 +24,7 @@ MAX_OVERHEAD = 0.05
 
 def advice(profile: Profile) -> tuple[str, ...]:
     """First what helps, best first, or what is left where nothing does; then what makes the numbers doubtful."""
-    return (*_what_helps(profile), *_doubts(profile))
+    return (*_what_helps(profile), *doubts(profile))
 
 
 def measured_gain(entry: WhatIf, as_it_is: WhatIf | None) -> float | None:
@@ -84,7 +84,8 @@ def _what_is_left(profile: Profile) -> str:
     return f"{nothing}: {limited_by or 'no stage'} is the limit, and more threads do not move it"
 
 
-def _doubts(profile: Profile) -> Iterator[str]:
+def doubts(profile: Profile) -> Iterator[str]:
+    """Why what was measured may not be what it seems, in sentences."""
     as_it_is = _as_it_is(profile)
     before = as_it_is.measured if as_it_is is not None else None
     if before is not None and before.again_s is not None and drift(before) > MAX_DRIFT:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from fovcache.builder.encoders import ALL
+from fovcache.builder.encoders import ALL, Encoders
 from fovcache.fetch.redact import redact
 
 from .frozen import FrozenPipeline, ProfileRequest
@@ -43,17 +43,17 @@ def _profile_command(request: ProfileRequest) -> str:
     words += [word for name in vaes for word in ("--vae", name)]
     if request.model != LINEAR:
         words += ["--model", request.model]
-    return shlex.join([*words, *_options(request, request.encoders.encoders)])
+    return shlex.join([*words, *encoder_flags(request.encoders, request.encoders.encoders)])
 
 
 def _build_command(request: ProfileRequest, encoders: list[str]) -> str:
     words = ["fovcache", "build", *map(redact, request.sources), "--cache", "features"]
     words += [word for name in encoders for word in ("--encoder", name)]
-    return shlex.join([*words, *_options(request, encoders)])
+    return shlex.join([*words, *encoder_flags(request.encoders, encoders)])
 
 
-def _options(request: ProfileRequest, encoders: list[str] | tuple[str, ...]) -> Iterator[str]:
-    asked = request.encoders
+def encoder_flags(asked: Encoders, encoders: Sequence[str]) -> Iterator[str]:
+    """What is asked of some of the encoders, as words of a command line; without the encoders themselves."""
     for option in ("weights", "layers", "pool", "posterior"):
         for name, value in getattr(asked, option).items():
             if name == ALL or name in encoders:

@@ -38,7 +38,7 @@ def environment(device: torch.device | str | None = None) -> dict[str, Any]:
     cores, memory = available_cores(), psutil.virtual_memory().total
     limit, memory_limit = cpu_limit_cores(), _memory_limit_bytes()
     found: dict[str, Any] = {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": cores,
         "memory_gib": round(memory / 2**30, 1),
     }
@@ -123,7 +123,8 @@ def _matmul_precision() -> str:
         return "mixed"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor as its maker names it."""
     if match := re.search(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE):
         return match[1].strip()
     if sys.platform == "darwin":

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fovcache.errors import UsageError
+from fovcache.typed_json import revive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +256,7 @@ class Profile:
             values = {**document, "bottleneck": document["verdict"]}
             values["predicted"] = list(document["predicted"].values())
             del values["verdict"]
-            profile: Profile = _revive(cls, values)
+            profile: Profile = revive(cls, values)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(
                 f"not the JSON of a profile: {error}; `fovbench profile --json FILE` writes one"
@@ -272,25 +271,3 @@ def read_profile(path: Path) -> Profile:
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as a profile: {error}") from error
     return Profile.from_document(document)
-
-
-def _revive(kind: Any, value: Any) -> Any:
-    """A value of an annotated type out of plain JSON."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _revive(arguments[0], value)
-    if origin is dict:
-        return {str(name): _revive(arguments[1], item) for name, item in value.items()}
-    if origin is tuple:
-        kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
-        return tuple(_revive(each, item) for each, item in zip(kinds, value, strict=True))
-    if isinstance(kind, type) and is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        known = {each.name for each in fields(kind)}
-        if unknown := sorted(set(value) - known):
-            raise ValueError(f"unknown field {unknown[0]!r} in {kind.__name__}")
-        return kind(**{name: _revive(hints[name], item) for name, item in value.items()})
-    expected = (int, float) if kind is float else kind
-    if kind is not Any and (not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool)):
-        raise ValueError(f"{value!r} where a value of type {kind.__name__} was expected")
-    return value

@@ -18,7 +18,7 @@ from ..store.dataset import Dataset, publish_dataset
 from ..store.documents import put_keyed
 from ..store.index import RecipeIndex, open_index
 from ..store.layout import PLANS, feature_name, recipe_name
-from ..store.lease import hold_lease, live_owners, sweep_dead
+from ..store.lease import hold_lease, in_turn, sweep_dead
 from ..store.manifest import Failure
 from ..store.marker import ensure_marker
 from ..store.refs import check_dataset_name, publish_ref, read_refs
@@ -27,7 +27,7 @@ from .downloads import Downloads
 from .encoders import Encoders
 from .finding import by_kind, find_samples
 from .isolation import isolated
-from .plan import Block, Plan, Want, make_plans, open_plans, publish_plan, unfinished
+from .plan import Plan, Want, make_plans, open_plans, publish_plan, unfinished
 from .progress import OnProgress, silent
 from .report import BuildReport, feature_row, sample_failures
 from .request import BuildOptions, EncoderRequest, Resolution, Resolved, dataset_name_of
@@ -291,7 +291,8 @@ class _Build:
         self._plans |= plans
         run = self._runner()
         blocks = [block for plan in plans.values() for block in unfinished(self.storage, plan)]
-        blocks = self._in_turn([block for block in blocks if only is None or block.id in only])
+        blocks = [block for block in blocks if only is None or block.id in only]
+        blocks = in_turn(self.storage, blocks, lambda block: block.id)
         self.tally.num_wanted += sum(len(block.keys) for block in blocks)
         size = run.slot_size(resolved)
         return [Work(resolved=resolved, block=block, slot_size=size, dataset=dataset) for block in blocks]
@@ -319,12 +320,6 @@ class _Build:
             for plan in make_plans(recipe, group, rows_per_block):
                 plans[publish_plan(self.storage, plan)] = plan
         return plans
-
-    def _in_turn(self, blocks: list[Block]) -> list[Block]:
-        """In order; beside another live builder in an order of our own, so that the two meet as late as can be."""
-        if live_owners(self.storage) - {self.storage.owner}:
-            return sorted(blocks, key=lambda block: hash((self.storage.owner, block.id)))
-        return blocks
 
     def _warn_if_weights_wander(self, resolved: Resolved) -> None:
         """The same source with other weights each time never hits; say so instead of filling the disk."""
@@ -372,8 +367,8 @@ class _Build:
         newest = next((ref for ref in reversed(read_refs(self.storage, name))), None)
         roots = tuple(str(spec.root) for spec in scan.sources)
         texts = tuple(spec.absolute for spec in scan.sources)
+        publish_dataset(self.storage, dataset)  # also when it has a name: what is there may be damaged
         if newest is None or (newest.dataset, newest.roots) != (digest, roots):
-            publish_dataset(self.storage, dataset)
             publish_ref(self.storage, name=name, dataset=digest, sources=texts, roots=roots, suffixes=sorted(suffixes))
         return digest, name
 

@@ -142,6 +142,16 @@ class FeatureSet:
             num_failed=self.num_failed,
         )
 
+    def with_rows(self, feature: Feature, rows: Rows, kept: np.ndarray) -> FeatureSet:
+        """Another feature of the same samples: those at `kept`, int64 [m], have `rows`, and the others none."""
+        return FeatureSet(
+            feature=feature,
+            rows=rows,
+            table=self._table,
+            positions=self._positions[kept],
+            num_failed=self.num_failed + len(self) - len(kept),
+        )
+
     def tensors(self, device: str | torch.device = "cpu") -> tuple[torch.Tensor, torch.Tensor | None]:
         """All rows [samples, …] in the stored dtype, and labels int64 [samples] or None, on `device`."""
         target = torch.device(device)

@@ -53,7 +53,8 @@ class Rows:
 
         Raises DamageError when a shard has fewer rows than that.
         """
-        self._storage = storage
+        self.storage = storage
+        """The cache's files."""
         self._feature = feature
         self._shards = shards
         self._shard, self._row = shard, row
@@ -77,7 +78,11 @@ class Rows:
 
     def subset(self, positions: np.ndarray) -> Rows:
         """The rows at `positions`, int64 [m], in that order."""
-        return Rows(self._storage, self._feature, self._shards, self._shard[positions], self._row[positions])
+        return Rows(self.storage, self._feature, self._shards, self._shard[positions], self._row[positions])
+
+    def shards_at(self, positions: Sequence[int]) -> list[IndexedShard]:
+        """The shards that the rows at `positions` lie in, in the order of their first."""
+        return [self._shards[number] for number in dict.fromkeys(self._shard[list(positions)].tolist())]
 
     @property
     def row_bytes(self) -> int:
@@ -90,7 +95,7 @@ class Rows:
         bounds = np.searchsorted(self._file[by_file], np.arange(len(self._names) + 1))
         for name, header, (begin, end) in zip(self._names, self._headers, pairwise(bounds.tolist()), strict=True):
             positions = by_file[begin:end]
-            held = read_shard_keys(self._storage, name, header)
+            held = read_shard_keys(self.storage, name, header)
             if not np.array_equal(held[self._row[positions]], keys[positions]):
                 raise DamageError(f"{name} does not hold the samples that the index says; {_ADVICE}")
 
@@ -135,14 +140,14 @@ class Rows:
         """Fill `out` with consecutive rows of a shard, from row `first` on."""
         offset = self._infos[file].offset + first * self.row_bytes
         try:
-            self._storage.read_into(self._names[file], offset, array_bytes(out))
+            self.storage.read_into(self._names[file], offset, array_bytes(out))
         except (EOFError, FileNotFoundError) as error:
             raise DamageError(f"{self._names[file]} is damaged: {error}; run `fovcache repair`") from error
 
     @cached_property
     def _window(self) -> Window:
         files = [
-            (self._storage.path(name), info.offset, info.shape[0])
+            (self.storage.path(name), info.offset, info.shape[0])
             for name, info in zip(self._names, self._infos, strict=True)
         ]
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..keys.digest import canonical_json
 from ..keys.recipe import Feature, differences
 from ..maintain.catalog import Catalog
 from ..store.dataset import read_table
-from ..store.index import RecipeIndex
+from ..store.index import RecipeIndex, open_index
 from ..store.refs import find_ref
 from ..store.storage import LocalStorage
 from .feature_set import FeatureSet
@@ -27,16 +27,13 @@ logger = logging.getLogger(__name__)
 def select_features(
     storage: LocalStorage,
     *,
-    layer: str | None,
-    encoder: str | None,
     dataset: str | None,
     split: str | None,
-    pool: str | None,
-    store_dtype: str | None,
-    recipe: str | None,
     strict: bool,
+    representation: str | None,
+    **wanted: str | None,
 ) -> FeatureSet:
-    """See `Cache.features`."""
+    """See `Cache.features`; `wanted` are layer, encoder, weights, pool, store_dtype and recipe."""
     ref = find_ref(storage, dataset)
     table = read_table(storage, ref.dataset)
     positions = np.arange(len(table))
@@ -47,24 +44,16 @@ def select_features(
         positions = np.flatnonzero(codes == splits.index(split))
     catalog = Catalog(storage)
     keys = table.keys[positions]
-    wanted = {"layer": layer, "pool": pool, "dtype": store_dtype}
-    candidates = [
-        feature
-        for feature in catalog.features
-        if all(value is None or getattr(feature, field) == value for field, value in wanted.items())
-        and (recipe is None or feature.recipe.startswith(recipe))
-        and (encoder is None or _is_encoder(catalog.recipes[feature.recipe], encoder))
-    ]
+    alike = [f for f in catalog.features if (catalog.representation(f) is None) == (representation is None)]
+    candidates = [f for f in alike if fits(catalog, f, {**wanted, "representation": representation})]
     fitting = _with_rows(catalog, candidates, keys)
     if len(fitting) != 1:
-        raise SelectionError(_explain(ref.name, catalog, _with_rows(catalog, catalog.features, keys), fitting))
+        present = _with_rows(catalog, alike, keys) or _with_rows(catalog, catalog.features, keys)
+        said = _explain(ref.name, catalog, present, fitting)
+        advice = "" if fitting or representation is None else f"; `Cache.derive(…, {representation!r})` computes it"
+        raise SelectionError(said + advice)
     feature = fitting[0]
-    index = catalog.index(feature.recipe)
-    shard, row = index.lookup(feature.digest, keys)
-    found = np.flatnonzero(shard >= 0)
-    rows = Rows(storage, feature.digest, index.shards, shard[found], row[found])
-    rows.check_keys(keys[found])
-    _check_numerics(index, np.unique(shard[found]).tolist(), strict)
+    rows, found = rows_of(storage, catalog.index(feature.recipe), feature, keys, strict=strict)
     return FeatureSet(
         feature=feature,
         rows=rows,
@@ -74,41 +63,97 @@ def select_features(
     )
 
 
+def open_features(storage: LocalStorage, dataset: str, feature: Feature) -> FeatureSet:
+    """The rows of a known feature for the dataset of a digest."""
+    table = read_table(storage, dataset)
+    rows, found = rows_of(storage, open_index(storage, feature.recipe), feature, table.keys, strict=False)
+    return FeatureSet(feature=feature, rows=rows, table=table, positions=found, num_failed=len(table) - len(found))
+
+
+def rows_of(
+    storage: LocalStorage, index: RecipeIndex, feature: Feature, keys: np.ndarray, *, strict: bool
+) -> tuple[Rows, np.ndarray]:
+    """The rows that samples (uint8 keys [n, 32]) have of a feature, and those samples' positions, int64 [m].
+
+    Warns of rows of several numerics, or under `strict` raises SelectionError.
+    """
+    shard, row = index.lookup(feature.digest, keys)
+    found = np.flatnonzero(shard >= 0)
+    rows = Rows(storage, feature.digest, index.shards, shard[found], row[found])
+    rows.check_keys(keys[found])
+    _check_numerics(index, np.unique(shard[found]).tolist(), strict)
+    return rows, found
+
+
 def _with_rows(catalog: Catalog, features: Sequence[Feature], keys: np.ndarray) -> list[Feature]:
     """Those of `features` that any sample has."""
     return [f for f in features if (catalog.index(f.recipe).lookup(f.digest, keys)[0] >= 0).any()]
 
 
-def _is_encoder(recipe: dict[str, Any], encoder: str) -> bool:
-    """Whether a recipe is of the encoder as a user names it: the folder of `PATH.py:FACTORY` does not matter."""
+def fits(catalog: Catalog, feature: Feature, wanted: Mapping[str, str | None]) -> bool:
+    """Whether a feature is as asked for. Of a derived feature all but layer and representation speak of its root."""
+    asked = {field: value for field, value in wanted.items() if value is not None}
+    own = {"layer": feature.layer, "representation": catalog.representation(feature)}
+    if any(own[field] != asked.pop(field) for field in own if field in asked):
+        return False
+    recipe = asked.pop("recipe", "")
+    root = catalog.root(feature)
+    if root is None:
+        return not asked and feature.recipe.startswith(recipe)
+    at_root = {"pool": root.pool, "store_dtype": root.dtype, "encoder": catalog.encoder(feature)}
+    weights = asked.pop("weights", None)
+    if "encoder" in asked:
+        asked["encoder"] = _encoder_name(asked["encoder"])
+    return (
+        all(at_root[field] == value for field, value in asked.items())
+        and (feature.recipe.startswith(recipe) or root.recipe.startswith(recipe))
+        and (weights is None or any(_are_weights(named, weights) for named in catalog.weights(feature)))
+    )
+
+
+def _encoder_name(encoder: str) -> str:
+    """As a recipe names it: the folder of `PATH.py:FACTORY` does not matter."""
     path, colon, factory = encoder.rpartition(":")
-    name = f"{Path(path).name}:{factory}" if colon and path.endswith(".py") else encoder
-    return bool(recipe["extractor"].get("name") == name)
+    return f"{Path(path).name}:{factory}" if colon and path.endswith(".py") else encoder
+
+
+def _are_weights(named: str, asked: str) -> bool:
+    """Whether what a build was given as weights is what is asked for: the folder of a path does not matter."""
+    return named == asked or (Path(named).is_absolute() and Path(named).name == Path(asked).name)
 
 
 def _explain(dataset: str, catalog: Catalog, present: Sequence[Feature], fitting: Sequence[Feature]) -> str:
     if not present:
         return f"dataset {dataset!r} has no features yet; `fovcache build` computes them"
     if not fitting:
-        shown = "; ".join(_describe(catalog, feature) for feature in present[:12])
+        shown = "; ".join(describe(catalog, feature) for feature in present[:12])
         return f"no feature of dataset {dataset!r} fits; there are: {shown}"
     documents = [_document(catalog, feature) for feature in fitting]
     fields = {field for other in documents[1:] for field, _, _ in differences(documents[0], other)}
-    shown = "; ".join(_describe(catalog, feature) for feature in fitting[:12])
+    shown = "; ".join(describe(catalog, feature) for feature in fitting[:12])
     return (
         f"{len(fitting)} features of dataset {dataset!r} fit; they differ in {', '.join(sorted(fields))}: {shown}. "
-        "Name layer, pool, store_dtype, encoder or recipe"
+        "Name layer, pool, store_dtype, encoder, weights or recipe"
     )
 
 
 def _document(catalog: Catalog, feature: Feature) -> dict[str, Any]:
-    own = {"layer": feature.layer, "pool": feature.pool, "store_dtype": feature.dtype}
-    return {**own, "recipe": catalog.recipes[feature.recipe]}
+    root = catalog.root(feature) or feature
+    own = {"layer": feature.layer, "pool": root.pool, "store_dtype": root.dtype, "weights": catalog.weights(feature)}
+    document = {**own, "recipe": catalog.recipes[root.recipe]}
+    if root is not feature:
+        document["representation"] = catalog.recipes[feature.recipe]["extractor"]
+    return document
 
 
-def _describe(catalog: Catalog, feature: Feature) -> str:
-    name = catalog.recipes[feature.recipe]["extractor"].get("name")
-    return f"{name} {feature.layer} ({feature.pool}, {feature.dtype}, recipe {feature.recipe[:8]})"
+def describe(catalog: Catalog, feature: Feature) -> str:
+    """A feature in a few words: of which encoder, and what tells it from others."""
+    root = catalog.root(feature) or feature
+    name = catalog.representation(feature)
+    of = "" if name is None else f"{name} of "
+    weights = "".join(f"weights {named}, " for named in catalog.weights(feature)[:1])
+    shown = f"{root.pool}, {root.dtype}, {weights}recipe {feature.recipe[:8]}"
+    return f"{of}{catalog.encoder(feature) or 'what is gone'} {feature.layer} ({shown})"
 
 
 def _check_numerics(index: RecipeIndex, shards: Sequence[int], strict: bool) -> None:
@@ -128,4 +173,4 @@ def _check_numerics(index: RecipeIndex, shards: Sequence[int], strict: bool) -> 
     )
     if strict:
         raise SelectionError(said)
-    warnings.warn(said, stacklevel=4)
+    warnings.warn(said, stacklevel=5)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..derived.derivation import input_of
 from ..errors import DamageError
 from ..keys.recipe import Feature
 from ..store.dataset import SampleTable, read_table
@@ -49,11 +50,12 @@ class FeatureListing:
     """Samples of the dataset that have it."""
     row_shape: tuple[int, ...] | None
     """Of its rows; None when they differ."""
-
-    @property
-    def encoder(self) -> str:
-        """The encoder's name."""
-        return str(self.recipe["extractor"].get("name", ""))
+    root: Feature | None
+    """The encoder's feature that a derived one is computed from; itself for a plain one; None when that is gone."""
+    encoder: str
+    """The encoder's name, also of a derived feature; empty when it is not known any more."""
+    representation: str | None
+    """A derived feature's representation; None for a plain one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ class Catalog:
         self.storage = storage
         self.recipes = read_recipes(storage)
         self.features = [feature for feature in read_features(storage) if feature.recipe in self.recipes]
+        self._features = {feature.digest: feature for feature in self.features}
         self._indexes: dict[str, RecipeIndex] = {}
 
     def index(self, recipe: str) -> RecipeIndex:
@@ -82,6 +85,31 @@ class Catalog:
         if recipe not in self._indexes:
             self._indexes[recipe] = open_index(self.storage, recipe)
         return self._indexes[recipe]
+
+    def representation(self, feature: Feature) -> str | None:
+        """What a derived feature is of its input; None for a plain feature."""
+        recipe = self.recipes[feature.recipe]
+        return None if input_of(recipe) is None else str(recipe["extractor"].get("name"))
+
+    def root(self, feature: Feature) -> Feature | None:
+        """The encoder's feature that a derived one is computed from, None when it is gone; a plain feature itself."""
+        digest = input_of(self.recipes[feature.recipe])
+        return feature if digest is None else self._features.get(digest)
+
+    def encoder(self, feature: Feature) -> str:
+        """The name of the encoder at the root of a feature; empty when it is not known any more."""
+        root = self.root(feature)
+        return "" if root is None else str(self.recipes[root.recipe]["extractor"].get("name", ""))
+
+    def weights(self, feature: Feature) -> tuple[str, ...]:
+        """The weights that builds named for the encoder at the root of a feature, sorted; none where they named none.
+
+        Those of equal content have one recipe, whatever they were called.
+        """
+        root = self.root(feature)
+        manifests = self.index(root.recipe).manifests if root else ()
+        requests = (manifest.provenance.get("request", {}) for manifest in manifests)
+        return tuple(sorted({str(request["weights"]) for request in requests if request.get("weights") is not None}))
 
     def listing(self, ref: DatasetRef) -> DatasetListing:
         """A dataset and the features that it has. Raises DamageError, FileNotFoundError."""
@@ -97,12 +125,21 @@ class Catalog:
                         recipe=self.recipes[feature.recipe],
                         num_rows=num_rows,
                         row_shape=index.row_shape(self.storage, feature.digest),
+                        root=self.root(feature),
+                        encoder=self.encoder(feature),
+                        representation=self.representation(feature),
                     )
                 )
-        listings.sort(key=lambda item: (item.encoder, item.feature.recipe, item.feature.layer, item.feature.digest))
+        listings.sort(key=_order)
         return DatasetListing(ref=ref, table=table, features=tuple(listings))
 
     def newest_refs(self) -> list[DatasetRef]:
         """The newest ref of each name, by name."""
         newest = {ref.name: ref for ref in read_refs(self.storage)}
         return [newest[name] for name in sorted(newest)]
+
+
+def _order(item: FeatureListing) -> tuple[str, ...]:
+    """By encoder and layer, a derived feature after its input."""
+    root = item.root or item.feature
+    return item.encoder, root.recipe, root.layer, root.digest, item.representation or "", item.feature.digest

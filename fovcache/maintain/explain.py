@@ -126,6 +126,8 @@ def _miss_reasons(catalog: Catalog, resolved: Resolved, misses: list[str]) -> di
     asked = [_document(resolved.recipe.document, feature) for feature in resolved.features]
     candidates = []
     for feature in catalog.features:
+        if catalog.representation(feature) is not None:  # no build computes it
+            continue
         cached = _document(catalog.recipes[feature.recipe], feature)
         differing = min((differences(cached, document) for document in asked), key=len)
         candidates.append((differing, catalog.index(feature.recipe).lookup(feature.digest, keys)[0] >= 0))

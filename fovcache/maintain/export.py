@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..derived.derivation import input_of
 from ..errors import EnvironmentFailure, UsageError, environment_failure
 from ..keys.digest import canonical_json
 from ..loaders.feature_set import FeatureSet
 from ..store.documents import read_keyed
-from ..store.layout import recipe_name
+from ..store.layout import feature_name, recipe_name
 from ..store.safetensors_file import array_bytes, file_parts
 from ..store.shard import tensor_bytes
 from ..store.storage import Storage
@@ -93,9 +94,19 @@ def export(storage: Storage, features: FeatureSet, path: Path) -> ExportReport:
 
 def _provenance(storage: Storage, features: FeatureSet) -> dict[str, str]:
     recipe = read_keyed(storage, recipe_name(features.feature.recipe), features.feature.recipe)
+    derived_from: dict[str, str] = {}
+    if (digest := input_of(recipe)) is not None:
+        source = read_keyed(storage, feature_name(digest), digest)
+        derived_from = {
+            "input_feature": canonical_json(source).decode(),
+            "input_recipe": canonical_json(
+                read_keyed(storage, recipe_name(source["recipe"]), source["recipe"])
+            ).decode(),
+        }
     return {
         "fovcache": __version__,
         "recipe": canonical_json(recipe).decode(),
+        **derived_from,
         "feature": canonical_json(features.feature.document).decode(),
         "feature_digest": features.feature.digest,
         "classes": json.dumps(features.classes),

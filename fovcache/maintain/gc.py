@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..derived.derivation import input_of
 from ..errors import DamageError, SelectionError, nearest
+from ..keys.recipe import Feature
 from ..store import layout
 from ..store.dataset import read_table
+from ..store.documents import read_keyed
 from ..store.lease import live_work, sweep_dead
 from ..store.manifest import Manifest, manifest_names, read_manifest
 from ..store.refs import DatasetRef, read_ref
@@ -138,6 +141,9 @@ class _Collection:
         shards = {layout.shard_name(m.recipe, shard.digest) for m in manifests for shard in m.shards}
         recipes = {layout.recipe_name(manifest.recipe) for manifest in manifests}
         features = {layout.feature_name(feature) for manifest in manifests for feature in manifest.features}
+        for document in list(self._inputs(recipes)):
+            features.add(layout.feature_name(document.digest))
+            recipes.add(layout.recipe_name(document.recipe))
         datasets = {layout.dataset_name(ref.dataset) for ref in refs}
         roots = {
             layout.SHARDS: shards,
@@ -153,6 +159,14 @@ class _Collection:
         for name in list(self.storage.list(layout.INDEX)):
             if layout.recipe_name(layout.stem(name)) not in recipes:
                 self._remove(name)
+
+    def _inputs(self, recipes: set[str]) -> Iterator[Feature]:
+        """The features that derived ones among these recipes are computed from: they say what those are of."""
+        for name in recipes:
+            with contextlib.suppress(FileNotFoundError, DamageError):
+                digest = input_of(read_keyed(self.storage, name, layout.stem(name)))
+                if digest is not None:
+                    yield Feature.from_document(read_keyed(self.storage, layout.feature_name(digest), digest))
 
     def _live_manifests(self, read: list[tuple[str, Manifest, set[str]]], live: set[str]) -> Iterator[Manifest]:
         """Manifests that stay: young ones, and those with a row, or the last word on a failure, of a live sample."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from ..derived.derivation import input_of
 from ..keys.digest import canonical_json
 from ..store import layout
 from ..store.index import RecipeIndex
@@ -29,12 +30,15 @@ def _dataset_document(listing: DatasetListing) -> dict[str, Any]:
             {
                 "encoder": item.encoder,
                 "layer": item.feature.layer,
-                "pool": item.feature.pool,
+                "pool": (item.root or item.feature).pool,
+                "representation": item.representation,
+                "parameters": item.recipe["extractor"].get("parameters") if item.representation else None,
                 "dtype": item.feature.dtype,
                 "rows": item.num_rows,
                 "row_shape": list(item.row_shape) if item.row_shape is not None else "various",
                 "feature": item.feature.digest,
                 "recipe": item.feature.recipe,
+                "input": input_of(item.recipe),
             }
             for item in listing.features
         ],
@@ -50,7 +54,7 @@ def cache_info(catalog: Catalog) -> dict[str, Any]:
         "cache": str(storage.root),
         "datasets": [f"{ref.name} {ref.dataset}" for ref in catalog.newest_refs()],
         "recipes": [
-            f"{digest} {document['extractor'].get('name', '')}, {document['compute']['dtype']}"
+            f"{digest} {_of(catalog, digest)}, {document['compute']['dtype']}"
             for digest, document in catalog.recipes.items()
         ],
         "features": len(catalog.features),
@@ -59,6 +63,14 @@ def cache_info(catalog: Catalog) -> dict[str, Any]:
         "rows": sum(len(catalog.index(recipe)) for recipe in catalog.recipes),
         "builders_at_work": len(live_owners(storage)),
     }
+
+
+def _of(catalog: Catalog, recipe: str) -> str:
+    """The encoder's name, or `REPRESENTATION of ENCODER LAYER`."""
+    for feature in catalog.features:
+        if feature.recipe == recipe and (representation := catalog.representation(feature)) is not None:
+            return f"{representation} of {catalog.encoder(feature) or 'what is gone'} {feature.layer}"
+    return str(catalog.recipes[recipe]["extractor"].get("name", ""))
 
 
 def dataset_info(catalog: Catalog, name: str) -> dict[str, Any]:

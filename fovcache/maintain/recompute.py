@@ -21,12 +21,13 @@ from ..store.manifest import Manifest, manifest_names, read_manifest
 from ..store.refs import read_ref
 from ..store.shard import keys_array
 from ..store.storage import LocalStorage
+from .derivations import apart, compare_some, find_derivation
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = {"fp32": 1e-4, "fp16": 4e-3, "bf16": 3.2e-2}
+TOLERANCE = {"fp32": 1e-4, "fp16": 4e-3, "bf16": 3.2e-2, "derived": 1e-3}
 """Largest difference allowed, relative to the largest magnitude of the feature's rows: for the half types four
-rounding steps, for fp32 what other batch sizes and matrix kernels were seen to do."""
+rounding steps, for fp32 and for derived rows what other batch sizes and kernels were seen to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class RecomputeReport:
     samples: int
     """Samples that were encoded again."""
     largest: dict[str, float]
-    """By storage dtype, the largest difference relative to the largest magnitude."""
+    """By storage dtype, or `derived`, the largest difference relative to the largest magnitude."""
     tolerance: dict[str, float]
     """What is allowed."""
     within_tolerance: bool
@@ -52,6 +53,13 @@ def recompute_some(storage: LocalStorage, num_samples: int, *, seed: int = 0, de
     skipped: list[str] = []
     num_done = 0
     for recipe in recipes:
+        if (derivation := find_derivation(storage, recipe)) is not None:
+            try:
+                count, widest = compare_some(storage, derivation, num_samples, seed=seed, device=device)
+                num_done, largest["derived"] = num_done + count, max(largest.get("derived", 0.0), widest)
+            except FovcacheError as error:
+                skipped.append(f"{recipe[:12]}: {error}")
+            continue
         manifests = [read_manifest(storage, name) for name in manifest_names(storage, recipe)]
         orders = {str(sorted(m.provenance["request"].items())): m for m in manifests if m.shards}
         for manifest in orders.values():
@@ -146,7 +154,5 @@ def _compare(
                 source = Rows(storage, feature.digest, index.shards, shard[at : at + 1], row[at : at + 1])
                 old = torch.empty((1, *source.shapes[0]), dtype=source.dtype)
                 source.read_all(old)
-                apart = (rows[feature.digest].double() - old.double()).abs().max()
-                scale = old.double().abs().max().clamp_min(1e-12)
-                largest[feature.dtype] = max(largest.get(feature.dtype, 0.0), float(apart / scale))
+                largest[feature.dtype] = max(largest.get(feature.dtype, 0.0), apart(rows[feature.digest], old))
     return len(chosen)

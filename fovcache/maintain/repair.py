@@ -20,19 +20,22 @@ from ..builder.finding import by_kind, find_samples
 from ..builder.progress import OnProgress, silent
 from ..builder.request import BuildOptions, EncoderRequest, recorded_limits, resolve
 from ..builder.run import recompute
+from ..derived.derivation import Derivation
 from ..errors import DamageError, FovcacheError
+from ..keys.digest import Document
 from ..keys.recipe import SCHEMA
 from ..sources.scan import Scan
 from ..sources.spec import parse_source
 from ..store import layout
 from ..store.dataset import Dataset, publish_dataset, read_table
-from ..store.documents import put_keyed, sealed
+from ..store.documents import put_keyed, read_loosely, sealed
 from ..store.lease import hold_lease, sweep_dead
 from ..store.manifest import manifest_names, read_manifest
 from ..store.marker import marker_bytes
 from ..store.refs import read_ref
 from ..store.shard import keys_hex
 from ..store.storage import LocalStorage
+from .derivations import compute_again, find_derivation
 from .recompute import dataset_of, known_sources
 from .verify import Damage, verify
 
@@ -81,6 +84,8 @@ class _Repair:
         """For each file of a dropped block, the block's manifest."""
         self.recut: set[str] = set()
         """Manifests of dropped blocks whose rows are back in other blocks."""
+        self.derived: dict[str, Derivation] = {}
+        """Damaged recipes of derived features."""
         self.num_recomputed = 0
 
     def run(self) -> RepairReport:
@@ -117,8 +122,14 @@ class _Repair:
         for name in damaged:
             if name.startswith(layout.DATASETS):
                 self._rescan_dataset(name)
-        for recipe in sorted({name.split("/")[1] for name in damaged if name.startswith(_BLOCK_FOLDERS)}):
-            self._restore_blocks(recipe, damaged)
+        recipes = sorted({name.split("/")[1] for name in damaged if name.startswith(_BLOCK_FOLDERS)})
+        found = {recipe: find_derivation(self.storage, recipe) for recipe in recipes}
+        self.derived = {recipe: derivation for recipe, derivation in found.items() if derivation is not None}
+        for recipe in recipes:
+            if recipe not in self.derived:
+                self._restore_blocks(recipe, damaged)
+        for recipe, derivation in self.derived.items():  # their inputs are whole now, as far as they can be
+            self._derive_blocks(recipe, derivation, damaged)
         if any(name.startswith(_DOCUMENT_FOLDERS) for name in damaged):
             self._restore_documents(damaged)
 
@@ -129,7 +140,8 @@ class _Repair:
 
     def _reason(self, name: str) -> str:
         reason = self.reasons.get(name) or next((text for key, text in self.reasons.items() if key in name), "")
-        advice = "run the original `fovcache build` again"
+        is_derived = any(recipe in name for recipe in self.derived)
+        advice = "derive it again" if is_derived else "run the original `fovcache build` again"
         return f"not repaired: {reason or 'what it held is not known any more'}; {advice}"
 
     def _reseal_ref(self, name: str) -> None:
@@ -147,7 +159,7 @@ class _Repair:
             "dataset": found[0],
             "created_ns": str(int(created)),
         }
-        document = _loose_json(self.storage, name) or {}
+        document = read_loosely(self.storage, name)
         told = {field: [str(text) for text in _list(document.get(field))] for field in ("sources", "roots", "suffixes")}
         if not told["sources"] or not all(Path(root).exists() for root in told["roots"]):
             told = next(self._places(found[0]), {field: [] for field in told})
@@ -208,6 +220,19 @@ class _Repair:
                 if only is None and is_whole:
                     self.recut |= mine
 
+    def _derive_blocks(self, recipe: str, derivation: Derivation, damaged: dict[str, Damage]) -> None:
+        """Drop a derived feature's damaged blocks, then compute them again from its input."""
+        lost, _ = self._drop_blocks(recipe, damaged)
+        blocks = frozenset(layout.stem(name) for name in lost)
+        try:
+            self.num_recomputed += compute_again(
+                self.storage, derivation, blocks, device=self.device, on_progress=self.on_progress
+            )
+            # Where a block is still missing:
+            self.reasons[recipe] = "the rows that it was computed from are gone, which `fovcache build` brings back"
+        except (FovcacheError, OSError) as error:
+            self.reasons[recipe] = str(error)
+
     def _drop_blocks(self, recipe: str, damaged: dict[str, Damage]) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
         """The manifests of damaged blocks, which are removed, each with its order; and all orders of the recipe.
 
@@ -217,7 +242,7 @@ class _Repair:
         lost: dict[str, str] = {}
         orders: list[tuple[bool, str, float, str, dict[str, Any]]] = []
         for name in list(manifest_names(self.storage, recipe)):
-            document = _loose_json(self.storage, name) or {}
+            document = read_loosely(self.storage, name)
             shards = [layout.shard_name(recipe, str(s.get("digest"))) for s in _dicts(document.get("shards"))]
             provenance = document.get("provenance")
             provenance = provenance if isinstance(provenance, dict) else {}
@@ -240,6 +265,8 @@ class _Repair:
     def _recompute(self, recipe: str, provenance: dict[str, Any], only: frozenset[str] | None) -> bool:
         """Compute what a build was asked for and now lacks rows; whether all its samples were there."""
         order = _order(provenance)
+        if "extractor" in order["request"]:
+            raise DamageError("what it was derived from cannot be read any more")
         resolution = resolve(EncoderRequest.from_document(order["request"]), recorded_limits(provenance))
         resolved = resolution.by_recipe(recipe)
         if resolved is None:
@@ -295,15 +322,26 @@ class _Repair:
         requests = {json.dumps(_order(m.provenance)["request"], sort_keys=True): m.provenance for m in manifests}
         for provenance in requests.values():
             try:
-                resolution = resolve(EncoderRequest.from_document(_order(provenance)["request"]))
+                documents = _documents(_order(provenance)["request"])
             except (FovcacheError, KeyError, TypeError) as error:
                 self.reasons[layout.RECIPES] = self.reasons[layout.FEATURES] = str(error)
                 continue
-            documents = {layout.recipe_name(each.recipe.digest): each.recipe.document for each in resolution.each}
-            documents |= {layout.feature_name(f.digest): f.document for each in resolution.each for f in each.features}
             for name in documents.keys() & damaged.keys():
                 self.storage.delete(name)
                 put_keyed(self.storage, name, documents[name])
+
+
+def _documents(request: Mapping[str, Any]) -> dict[str, Document]:
+    """The recipe and feature documents that follow from a request, by file."""
+    derivation = Derivation.from_document(request)
+    if derivation is not None:
+        recipes, features = [derivation.recipe], [derivation.feature]
+    else:
+        resolution = resolve(EncoderRequest.from_document(request))
+        recipes = [each.recipe for each in resolution.each]
+        features = [feature for each in resolution.each for feature in each.features]
+    documents = {layout.recipe_name(recipe.digest): recipe.document for recipe in recipes}
+    return documents | {layout.feature_name(feature.digest): feature.document for feature in features}
 
 
 def _order(provenance: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,15 +355,6 @@ def _readable(storage: LocalStorage, folder: str, read: Callable[[LocalStorage, 
             yield read(storage, name)
         except (DamageError, FileNotFoundError):
             continue
-
-
-def _loose_json(storage: LocalStorage, name: str) -> dict[str, Any] | None:
-    """What can be read of a damaged document. Nothing of it is trusted: keys are computed anew and compared."""
-    try:
-        document = json.loads(storage.read(name))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _list(value: object) -> list[Any]:

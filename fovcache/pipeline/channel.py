@@ -11,6 +11,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+LOOK_S = 1.0
+"""The longest sleep. Python's part of a signal handler runs between sleeps, and a signal that comes just before one
+begins does not end it: once in a thousand runs on busy cores, the main thread slept for as long as nothing came."""
+
 Entry: TypeAlias = tuple[int, Any, int]
 """An item's number, the item, its bytes."""
 
@@ -69,7 +73,7 @@ class Channel:
                 self._hold(entry)
             else:
                 self._parked[number] = (entry, room)
-        room.acquire()
+        _wait(room)
         if self._is_stopped:
             raise Stopped
 
@@ -88,7 +92,7 @@ class Channel:
                     return None
                 arrival = _locked()
                 self._getters.append(arrival)
-            arrival.acquire()
+            _wait(arrival)
 
     def close(self, num_items: int) -> None:
         """Say how many items there are in all; `get` returns None after them. More than once is fine."""
@@ -160,6 +164,11 @@ class Channel:
             self._getters.popleft()
             if self._next != self._num_items:
                 return
+
+
+def _wait(lock: threading.Lock) -> None:
+    while not lock.acquire(timeout=LOOK_S):
+        pass
 
 
 def _locked() -> threading.Lock:

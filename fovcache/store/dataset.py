@@ -132,11 +132,12 @@ class SampleTable:
 
 
 def publish_dataset(storage: Storage, dataset: Dataset) -> str:
-    """Write a dataset unless it is there; its digest."""
+    """Write a dataset unless it is there, whole; its digest."""
     parts = dataset.parts()
     digest = bytes_digest(b"".join(parts))
-    if not storage.exists(dataset_name(digest)):
-        storage.put(dataset_name(digest), parts)
+    name = dataset_name(digest)
+    if not storage.exists(name) or bytes_digest(storage.read(name)) != digest:
+        storage.put(name, parts)
     return digest
 
 

@@ -54,6 +54,15 @@ def read_keyed(storage: Storage, name: str, digest: str) -> dict[str, Any]:
     return document
 
 
+def read_loosely(storage: Storage, name: str) -> dict[str, Any]:
+    """What can be read of a document that may be damaged or gone. Nothing of it is to be trusted."""
+    try:
+        document = json.loads(storage.read(name))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def put_keyed(storage: Storage, name: str, document: Document) -> None:
     """Write a document under its digest unless it is there."""
     if not storage.exists(name):

@@ -62,6 +62,11 @@ class RecipeIndex:
     def __len__(self) -> int:
         return len(self._keys)
 
+    @property
+    def keys(self) -> np.ndarray:
+        """The key of every row, uint8 [rows, 32], in the order of their first 8 bytes."""
+        return self._keys
+
     def rebuild(self, storage: Storage) -> None:
         """Read every shard's keys. Raises DamageError when a shard's header cannot be read."""
         keys = [read_shard_keys(storage, shard.name) for shard in self.shards]

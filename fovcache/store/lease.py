@@ -14,9 +14,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -25,6 +25,8 @@ from .layout import LEASES
 from .storage import LocalStorage
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 EXPIRY_S = 60.0
 _TOUCH_S = 5.0
@@ -85,6 +87,13 @@ def live_owners(storage: LocalStorage) -> set[str]:
     """The owners of leases that are alive."""
     names = storage.list(LEASES)
     return {Path(name).stem for name in names if _is_alive(storage.path(name))}
+
+
+def in_turn(storage: LocalStorage, items: Sequence[_T], name: Callable[[_T], str]) -> list[_T]:
+    """In order; beside another live builder in an order of our own, so that the two meet as late as can be."""
+    if live_owners(storage) - {storage.owner}:
+        return sorted(items, key=lambda item: hash((storage.owner, name(item))))
+    return list(items)
 
 
 def live_work(storage: LocalStorage) -> tuple[float, frozenset[str]]:

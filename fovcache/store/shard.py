@@ -8,7 +8,7 @@ per tensor; the file is named by the BLAKE3 of all its bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from blake3 import blake3
 
 from ..errors import DamageError
-from ..keys.digest import DIGEST_BYTES, canonical_json
+from ..keys.digest import DIGEST_BYTES, bytes_digest, canonical_json
 from ..keys.recipe import SCHEMA
 from .layout import shard_name, stem
 from .safetensors_file import TensorInfo, array_bytes, file_parts, read_header
@@ -130,6 +130,43 @@ def read_shard_keys(storage: Storage, name: str, header: ShardHeader | None = No
     keys = np.empty(info.shape, np.uint8)
     storage.read_into(name, info.offset, array_bytes(keys))
     return keys
+
+
+def read_checked_keys(storage: Storage, name: str, header: ShardHeader) -> np.ndarray:
+    """As `read_shard_keys`. Raises DamageError also when they are not the keys that were written."""
+    keys = read_shard_keys(storage, name, header)
+    if bytes_digest(array_bytes(keys)) != header.checksums.get(KEYS):
+        raise _damaged_tensor(name, KEYS)
+    return keys
+
+
+def read_checked_rows(
+    storage: Storage, name: str, header: ShardHeader, feature: str, rows_per_part: int
+) -> Iterator[torch.Tensor]:
+    """All rows of a feature in a shard, in parts: CPU tensors [m, …].
+
+    Raises DamageError, at the end, when they are not the rows that were written: wait for it with what follows of them.
+    """
+    info = header.tensors[feature]
+    num_rows, *shape = info.shape
+    row_bytes = info.size_bytes // max(1, num_rows)
+    hasher = blake3()
+    for start in range(0, num_rows, rows_per_part):
+        count = min(rows_per_part, num_rows - start)
+        part = torch.empty((count, *shape), dtype=TORCH_DTYPES[info.dtype])
+        data = tensor_bytes(part)
+        try:
+            storage.read_into(name, info.offset + start * row_bytes, data)
+        except EOFError as error:
+            raise DamageError(f"{name} is damaged: {error}; run `fovcache repair`") from error
+        hasher.update(data)
+        yield part
+    if hasher.hexdigest() != header.checksums.get(feature):
+        raise _damaged_tensor(name, feature)
+
+
+def _damaged_tensor(name: str, tensor: str) -> DamageError:
+    return DamageError(f"{name} is damaged: its bytes changed (tensor {tensor[:12]}); run `fovcache repair`")
 
 
 def shard_damage(storage: Storage, name: str) -> str | None:

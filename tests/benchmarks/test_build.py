@@ -21,6 +21,7 @@ WARM_LIMIT_S = 3.0
 """Process time of a warm build of 7,000 images, start-up and building the user's module included."""
 
 
+@pytest.mark.slow
 def test_warm_build_of_20000_files(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     generator = np.random.default_rng(0)
@@ -35,6 +36,7 @@ def test_warm_build_of_20000_files(benchmark: BenchmarkFixture, tmp_path: Path) 
     assert (report.computed, report.reused) == (0, 20_000)
 
 
+@pytest.mark.slow
 @pytest.mark.needs_shared
 def test_cifar10_with_resnet20(benchmark: BenchmarkFixture, shared: Path, tmp_path: Path) -> None:
     """The whole command, in a process of its own: cold once, then warm, whose CPU time is what is measured."""

@@ -25,6 +25,11 @@ def _ours(features: FeatureSet) -> Callable[[], Iterator[Any]]:
     return lambda: iter(loader)
 
 
+def _streamed(features: FeatureSet) -> Callable[[], Iterator[Any]]:
+    loader = features.loader(BATCH, shuffle=True, residency="stream")
+    return lambda: iter(loader)
+
+
 def _bare(features: FeatureSet) -> Callable[[], Iterator[Any]]:
     x, y = features.tensors()
 
@@ -42,7 +47,10 @@ def _dataloader(features: FeatureSet) -> Callable[[], Iterator[Any]]:
     return lambda: iter(loader)
 
 
-@pytest.mark.parametrize("make", [_ours, _bare, _dataloader], ids=["fovcache", "bare index loop", "DataLoader"])
+WAYS = {"fovcache": _ours, "fovcache from the shards": _streamed, "bare index loop": _bare, "DataLoader": _dataloader}
+
+
+@pytest.mark.parametrize("make", WAYS.values(), ids=WAYS)
 def test_epoch(benchmark: BenchmarkFixture, features: FeatureSet, make: Callable[..., Any]) -> None:
     epoch = make(features)
 

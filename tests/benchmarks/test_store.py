@@ -30,8 +30,13 @@ def rows() -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def features(rows: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
-    return write_features(tmp_path_factory.mktemp("cache"), rows)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def features(rows: torch.Tensor, folder: Path) -> FeatureSet:
+    return write_features(folder, rows)
 
 
 def test_write_a_shard_of_64_mib(benchmark: BenchmarkFixture, rows: torch.Tensor, tmp_path: Path) -> None:
@@ -53,9 +58,10 @@ def test_read_a_set_whole(benchmark: BenchmarkFixture, rows: torch.Tensor, featu
     assert torch.equal(benchmark(features.tensors)[0].view(torch.int16), rows.view(torch.int16))
 
 
-def test_verify_a_cache(benchmark: BenchmarkFixture, features: FeatureSet) -> None:
+@pytest.mark.usefixtures("features")
+def test_verify_a_cache(benchmark: BenchmarkFixture, folder: Path) -> None:
     benchmark.extra_info["bytes"] = SIZE
-    assert benchmark(verify, features.rows._storage).exit_status == 0
+    assert benchmark(verify, LocalStorage(folder)).exit_status == 0
 
 
 @pytest.mark.parametrize("residency", ["memory", "shards"])
@@ -70,8 +76,9 @@ def test_rows_at_random(benchmark: BenchmarkFixture, rows: torch.Tensor, feature
 
 @pytest.fixture(scope="module")
 def million(tmp_path_factory: pytest.TempPathFactory) -> tuple[LocalStorage, Feature]:
-    features = write_features(tmp_path_factory.mktemp("million"), torch.zeros(1_000_000, 1, dtype=torch.float16))
-    return features.rows._storage, features.feature
+    folder = tmp_path_factory.mktemp("million")
+    features = write_features(folder, torch.zeros(1_000_000, 1, dtype=torch.float16))
+    return LocalStorage(folder), features.feature
 
 
 def test_open_an_index_of_a_million(benchmark: BenchmarkFixture, million: tuple[LocalStorage, Feature]) -> None:

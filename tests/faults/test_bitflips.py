@@ -19,12 +19,13 @@ DOCUMENTS = ("manifests", "recipes", "features", "datasets", "refs", "fovcache.j
 
 @pytest.fixture(scope="module")
 def sound(shared_lab: Any) -> Path:
-    """A whole cache: six blocks of two layers, of which the third has a sample that fails."""
+    """A whole cache: six blocks of two layers, of which the third has a sample that fails, and what is derived of
+    each layer."""
     source = shared_lab.pictures(NUM_SAMPLES)
     (source / "009.png").write_bytes(b"no picture")
     cache = shared_lab.folder / "sound"
-    shared_lab.build(source, cache, "--layers", "conv,head", "--shard-mib", 0.0042, status=1)
-    assert len(shared_lab.files(cache, "shards")) == NUM_BLOCKS
+    shared_lab.build(source, cache, "--layers", "conv,head", "--shard-mib", 0.0042, "--derive", "stats", status=1)
+    assert len(shared_lab.files(cache, "shards")) == 3 * NUM_BLOCKS
     assert all((cache / name).stat().st_size <= 65536 for name in shared_lab.files(cache, "shards"))
     assert shared_lab.damage(cache) == []
     return Path(cache)

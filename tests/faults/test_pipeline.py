@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import gc
 import itertools
@@ -233,27 +234,69 @@ def test_a_signal_that_raises_at_any_moment_ends_the_run() -> None:
         gc.enable()
 
 
+@pytest.mark.parametrize("place", ["source", "write"])
+def test_a_signal_just_before_the_main_thread_falls_asleep_ends_the_run(place: str) -> None:
+    """It does not end the sleep: the handler in C has run, and what it noted waits. In `get`, and in `put`."""
+
+    class Alarm(BaseException):
+        pass
+
+    def ring(number: int, frame: object) -> None:
+        raise Alarm
+
+    def stuck(item: Any) -> Any:
+        if item in (5, (4, 5, 6, 7)):
+            asleep.set()
+            stays_asleep.append(not over.wait(20))
+        return item
+
+    def signal_without_interrupting() -> None:
+        asleep.wait(20)
+        time.sleep(0.1)  # until the main thread waits as well
+        _thread.interrupt_main(signal.SIGALRM)
+
+    asleep, over = threading.Event(), threading.Event()
+    stays_asleep: list[bool] = []
+    pipeline = Pipeline(build_like(**{place: stuck} if place != "source" else {}))
+    signaller = threading.Thread(target=signal_without_interrupting)
+    before = signal.signal(signal.SIGALRM, ring)
+    signaller.start()
+    try:
+        with pytest.raises(Alarm):
+            list(pipeline.run(map(stuck, range(100)) if place == "source" else range(100)))
+        assert stays_asleep == []
+        assert pipeline.num_left_behind == 1
+    finally:
+        over.set()
+        signaller.join()
+        signal.signal(signal.SIGALRM, before)
+
+
 # A build-like pipeline; in the stage named on its command line, everybody sleeps in C, for ever. It leaves as a
 # command of ours does, with what it cleaned up, and how many threads it left behind.
 SCRIPT = """
-    import itertools, os, signal, sys, time
+    import itertools, os, signal, sys, threading, time
     from fovcache.console import STATUS_INTERRUPTED, STATUS_TERMINATED, _Stopped, _stop
     from fovcache.pipeline.pipeline import Pipeline
     from fovcache.pipeline.stage import Stage
 
+    def sleep_for_ever():
+        os.write(1, b"asleep\\n")
+        while threading.current_thread() is threading.main_thread():
+            time.sleep(0.1)  # not longer: a signal that comes just before a sleep does not end it
+        time.sleep(1e6)
+
     def stage(name, **settings):
         def run(item):
             if name == sys.argv[1] and item > 20:
-                os.write(1, b"asleep\\n")
-                time.sleep(1e6)
+                sleep_for_ever()
             return item
         return Stage(id=name, name=name, resource="cpu", run=run, **settings)
 
     def source():
         for item in itertools.count():
             if sys.argv[1] == "source" and item > 20:
-                os.write(1, b"asleep\\n")
-                time.sleep(1e6)
+                sleep_for_ever()
             yield item
 
     signal.signal(signal.SIGINT, _stop)
@@ -267,8 +310,7 @@ SCRIPT = """
         for count, result in enumerate(pipeline.run(source())):
             assert count == result
             if sys.argv[1] == "consumer" and count > 20:
-                os.write(1, b"asleep\\n")
-                time.sleep(1e6)
+                sleep_for_ever()
             if sys.argv[1] == "nobody" and count > 20:
                 break
     except _Stopped as stopped:

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from PIL import Image
 
 import fovcache
+from fovcache.derived.representation import resolve_representation
 from fovcache.errors import SourceError
 from fovcache.keys.digest import bytes_digest
 from fovcache.keys.recipe import Feature
@@ -136,6 +137,26 @@ class CacheMachine(RuleBasedStateMachine):
             if good:
                 self.rows.setdefault(want, set()).update(good)
 
+    @precondition(lambda self: self._present())
+    @rule(data=st.data(), name=st.sampled_from(["simple_stats", "flat_vec"]))
+    def derive(self, data: st.DataObject, name: str) -> None:
+        """What is derived has the samples of its input, is a function of its rows, and is computed once."""
+        layer, pool, dtype = data.draw(st.sampled_from(self._present()))
+        features = self.cache.features(layer=layer, pool=pool, store_dtype=dtype)
+        derived = self.cache.derive(features, name, device="cpu")
+        rows = features.tensors()[0].float()
+        x_NTC = rows.flatten(2).mT if pool == "tokens" else rows[:, None]
+        assert derived.keys == features.keys
+        assert torch.allclose(derived.tensors()[0], resolve_representation(name).compute(x_NTC), rtol=1e-5, atol=1e-6)
+        before = self._listing()
+        again = self.cache.derive(features, name, device="cpu")
+        assert (again.keys, self._listing()) == (features.keys, before)
+
+    def _present(self) -> list[Wanted]:
+        """What the newest dataset has rows of."""
+        keys = set((self.built or {}).values())
+        return sorted(want for want, held in self.rows.items() if keys & held)
+
     @precondition(lambda self: self.built is not None)
     @rule(
         folder=st.sampled_from(FOLDERS),
@@ -256,6 +277,8 @@ class CacheMachine(RuleBasedStateMachine):
         keys = sorted(CONTENTS)
         held: dict[Wanted, set[str]] = {}
         for feature in catalog.features:
+            if catalog.representation(feature) is not None:
+                continue
             found = catalog.index(feature.recipe).lookup(feature.digest, keys_array(keys))[0] >= 0
             if found.any():
                 held[_wanted(feature)] = {key for key, there in zip(keys, found.tolist(), strict=True) if there}

@@ -106,8 +106,16 @@ def read_feature(cache: Path, keys: list[bytes], **wanted: str) -> tuple[list[in
     """Positions in `keys` that have a row, and the rows, of the one feature that fits."""
     assert json.loads((cache / "fovcache.json").read_bytes()) == {"format": "fovcache", "schema": 0}
     features = {path.stem: read_keyed(path) for path in (cache / "features").iterdir()}
-    ((feature, document),) = [item for item in features.items() if wanted.items() <= item[1].items()]
-    read_keyed(cache / "recipes" / f"{document['recipe']}.json")
+    recipes = {path.stem: read_keyed(path) for path in (cache / "recipes").iterdir()}
+    given = {name: recipes[document["recipe"]]["input"] for name, document in features.items()}
+    representation, root = wanted.pop("representation", None), dict(wanted)
+    fitting = [name for name, document in features.items() if root.items() <= document.items()]
+    fitting = [name for name in fitting if given[name]["kind"] == "frames"]
+    if representation:
+        fitting = [name for name in features if given[name].get("feature") in fitting]
+        fitting = [name for name in fitting if recipes[features[name]["recipe"]]["extractor"]["name"] == representation]
+    (feature,) = fitting
+    document = features[feature]
     found: dict[bytes, np.ndarray] = {}
     for path in sorted((cache / "manifests" / document["recipe"]).glob("*.json")):
         manifest = read_sealed(path)
@@ -143,6 +151,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> fovcache.Cache:
     cache.build(photos, **asked, layers=["second"], pool="mean", store_dtype="fp32", dataset="photos")
     cache.build(shard, **asked, layers=["*"], pool="tokens", store_dtype="fp16", dataset="tar")
     cache.build([photos, shard], **asked, layers=["first"], pool="tokens", dataset="mixed")
+    for dtype in ("bf16", "fp32"):
+        features = cache.features(dataset="photos", layer="second", store_dtype=dtype)
+        cache.derive(features, "spectral", method="exact")
     return cache
 
 
@@ -194,6 +205,17 @@ def test_a_reader_written_from_the_doc_reads_the_same_rows(
     labels = [samples["label"][position] for position in positions]
     classes = sorted(set(samples["label"]))
     assert y.tolist() == (labels if dataset == "tar" else [classes.index(label) for label in labels])
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_a_reader_written_from_the_doc_reads_what_is_derived(cache: fovcache.Cache, dtype: str) -> None:
+    wanted = {"layer": "second", "representation": "spectral"}
+    expected = cache.features(dataset="photos", store_dtype=dtype, **wanted)
+    keys = read_dataset(cache.storage.root, "photos")["key"]
+    positions, rows = read_feature(cache.storage.root, keys, dtype=dtype, **wanted)
+    assert [keys[position].hex() for position in positions] == expected.keys
+    assert rows.tobytes() == expected.tensors()[0].numpy().tobytes()
+    assert rows.shape == (len(keys) - 1, 32)  # one is torn
 
 
 @pytest.mark.parametrize(("dataset", "dtype"), [("photos", "bf16"), ("tar", "fp16"), ("mixed", "bf16")])
@@ -250,8 +272,12 @@ def test_a_leases_fields_are_in_the_doc(doc: str, tmp_path: Path) -> None:
 
 
 def test_the_documents_examples_are_named_by_their_digests(doc: str) -> None:
-    recipe, feature, header, manifest, ref = _examples(doc)
+    recipe, feature, header, manifest, derived, ref = _examples(doc)
     assert f"`recipes/{_digest(recipe)}.json`" in doc
+    assert f"`recipes/{_digest(derived)}.json`" in doc
+    assert derived["input"]["feature"] == _digest(feature)
+    of_derived = {**feature, "recipe": _digest(derived), "pool": "tokens", "dtype": "fp32"}
+    assert f"`features/{_digest(of_derived)}.json`" in doc
     assert f"`features/{_digest(feature)}.json`" in doc
     for sealed in (manifest, ref):
         assert _digest({key: value for key, value in sealed.items() if key != "digest"}) == sealed["digest"]
@@ -266,10 +292,13 @@ def test_the_documents_examples_are_named_by_their_digests(doc: str) -> None:
 
 def test_the_documents_examples_have_the_fields_of_a_real_cache(cache: fovcache.Cache, doc: str) -> None:
     root = cache.storage.root
-    recipe, feature, header, manifest, ref = _examples(doc)
-    real_manifest = next(
-        manifest for path in (root / "manifests").glob("*/*.json") if (manifest := read_sealed(path))["shards"]
-    )
+    recipe, feature, header, manifest, derived, ref = _examples(doc)
+    real = [read_sealed(path) for path in (root / "manifests").glob("*/*.json")]
+    real_manifest = next(each for each in real if each["shards"] and "encoder" in each["provenance"]["request"])
+    real_derived = next(each for each in real if "encoder" not in each["provenance"]["request"])
+    assert _fields(read_keyed(root / "recipes" / f"{real_derived['recipe']}.json")) == _fields(derived)
+    assert set(real_derived["provenance"]["request"]) == {"input", "layer", "extractor"}
+    assert real_derived["provenance"]["numerics"]["input"] == real_manifest["provenance"]["numerics"]
     shard = root / "shards" / real_manifest["recipe"] / f"{real_manifest['shards'][0]['digest']}.safetensors"
     metadata = read_safetensors(shard)[1]
     real_recipe = read_keyed(root / "recipes" / f"{real_manifest['recipe']}.json")
@@ -302,6 +331,22 @@ def test_block_ids_and_checksums_are_as_the_doc_says(cache: fovcache.Cache) -> N
     assert checked > 3
 
 
+def test_a_derived_block_holds_a_shard_of_its_input_as_the_doc_says(cache: fovcache.Cache) -> None:
+    root = cache.storage.root
+    manifests = [read_sealed(path) for path in (root / "manifests").glob("*/*.json")]
+    derived = [each for each in manifests if "extractor" in each["provenance"]["request"]]
+    assert len(derived) >= 3
+    for manifest in derived:
+        keys, given = [], manifest["provenance"]["request"]["input"]
+        for source in (each for each in manifests if given in each["features"]):
+            for shard in source["shards"]:
+                path = root / "shards" / source["recipe"] / f"{shard['digest']}.safetensors"
+                keys.append(read_safetensors(path)[0]["keys"].tobytes())
+        fields = {name: manifest[name] for name in ("schema", "recipe", "features")}
+        identities = [_digest({"kind": "block", "keys": blake3(k).hexdigest(), "attempt": 0, **fields}) for k in keys]
+        assert manifest["block"] in identities
+
+
 def test_the_index_is_as_the_doc_says(cache: fovcache.Cache) -> None:
     for path in (cache.storage.root / "index").iterdir():
         data = path.read_bytes()
@@ -324,7 +369,7 @@ def test_the_key_of_a_range_is_as_the_doc_says(doc: str) -> None:
 
 
 def _examples(doc: str) -> list[dict[str, Any]]:
-    """The JSON examples in their order: recipe, feature, shard header, manifest, ref."""
+    """The JSON examples in their order: recipe, feature, shard header, manifest, derived recipe, ref."""
     return [json.loads(text) for text in re.findall(r"```json\n(.*?)\n```", doc, re.DOTALL)]
 
 

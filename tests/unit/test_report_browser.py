@@ -3,6 +3,7 @@
 import http.server
 import re
 import shutil
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -11,14 +12,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from example_ablations import full_ablation, hostile_ablation
 from example_profiles import full_profile
 from PIL import Image
 
-from fovcache.reports import write_report
+from fovcache.reports import ReportFiles, Results, write_report, write_results
 from fovcache.reports.palette import stage_colours
 
 pytestmark = pytest.mark.slow
 
+MEASURE = """
+<script>
+addEventListener("load", () => {
+  const shown = [...document.images].map(i => `${i.naturalWidth}x${i.naturalHeight} ${i.currentSrc === i.src}`);
+  document.title = `${document.documentElement.scrollWidth <= innerWidth}; ${shown.join("; ")}`;
+});
+</script>
+"""
 WIDTH, HEIGHT = 1100, 1500
 QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -124,3 +134,64 @@ def test_the_page_looks_as_it_should(browser: Browser, tmp_path: Path, scheme: s
         assert (np.abs(pixels - wanted).max(axis=2) <= 4).sum() > 300, stage
     right = pixels[:, -20:]
     assert (right == pixels[5, 5]).all()  # nothing runs out of the window
+
+
+def all_results(text: str = "") -> Results:
+    """A profile and two ablations, one with `text` for every name."""
+    return Results(
+        name=f"results {text}",
+        profiles={"profile.json": full_profile()},
+        ablations={"ablation.json": full_ablation(), f"odd {text}": hostile_ablation(text or "x")},
+        warnings=(text,),
+    )
+
+
+def test_the_page_of_a_folder_renders_and_asks_nobody(
+    browser: Browser, asked: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    address, paths = asked
+    hostile = f'<img src="{address}/image"><script src="{address}/script"></script><script>console.log("ran")</script>'
+    html = write_results(all_results(hostile), tmp_path / "report").html
+    done = browser.run(html, "--dump-dom")
+    assert "Method and environment" in done.stdout
+    assert done.stdout.rstrip().endswith("</html>")
+    printed = browser.run(html, f"--print-to-pdf={tmp_path / 'report.pdf'}")
+    assert "CONSOLE" not in done.stderr + printed.stderr
+    assert paths == []
+    pdf = (tmp_path / "report.pdf").read_bytes()
+    assert pdf.count(b"/Subtype /Image") >= 7
+    assert len(re.findall(rb"/Type /Page\b", pdf)) > 3
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    return write_results(all_results(), tmp_path_factory.mktemp("results"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_pictures_of_a_folders_page_are_there(
+    browser: Browser, files: ReportFiles, tmp_path: Path, scheme: str
+) -> None:
+    flag = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
+    shot = tmp_path / "shot.png"
+    browser.run(files.html, f"--screenshot={shot}", flag)
+    with Image.open(shot) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert (pixels[5, 5].mean() > 128) == (scheme == "light")
+    assert (np.abs(pixels - pixels[5, 5]).sum(axis=2) > 60).mean() > 0.03
+    assert (pixels[:, -20:] == pixels[5, 5]).all()  # nothing runs out of the window
+
+    # The page's own policy lets no script run, so a copy without it is asked what it shows.
+    text = files.html.read_text()
+    policy = '<meta http-equiv="Content-Security-Policy"'
+    assert text.count(policy) == 1
+    measured = tmp_path / "measured.html"
+    measured.write_text(text.replace(policy, '<meta name="policy"').replace("</body>", f"{MEASURE}</body>"))
+    dom = browser.run(measured, "--dump-dom", flag).stdout
+    found = re.search(r"<title>(\w+); (.*?)</title>", dom)
+    assert found is not None, dom[:300]
+    fits, shown = found.groups()
+    assert fits == "true"
+    sizes = [struct.unpack(">II", path.read_bytes()[16:24]) for path in files.pngs]
+    assert len(sizes) == 7
+    assert shown.split("; ") == [f"{width}x{height} {str(scheme == 'light').lower()}" for width, height in sizes]

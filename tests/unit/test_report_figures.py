@@ -1,6 +1,5 @@
 """Figures of a profile: ink where bars must be, one colour a stage, the same bytes each time, any text."""
 
-import io
 import logging
 import subprocess
 import sys
@@ -10,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_figures import picture, rgb, runs
 from example_profiles import faulted_profile, full_profile, serial_profile, stage_times
-from PIL import Image
 
 from fovcache.bench.profiler.result import Profile, Span
 from fovcache.reports import captions
@@ -24,35 +23,6 @@ from fovcache.reports.what_if import draw_what_if
 EDGES = 3
 """Pixels that a bar's two edges take of its colour."""
 ALL = (draw_waterfall, draw_timeline, draw_what_if)
-
-
-def picture(draw: Callable[..., object], profile: Profile, theme: Theme = LIGHT) -> np.ndarray:
-    """The figure as it is written: uint8 [height, width, 3]."""
-    with drawing(theme):
-        data = png(draw(profile, theme))
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    return np.asarray(image.convert("RGB"))
-
-
-def runs(pixels: np.ndarray, colour: str, *, least: int = 6) -> list[tuple[int, int, int, int]]:
-    """(top, left, height, width) of the rectangles of one colour; `least` pixels high."""
-    hit = (pixels == rgb(colour)).all(axis=2)
-    found = []
-    for top, bottom in spans_of(hit.sum(axis=1) > 1):
-        if bottom - top >= least:
-            middle = hit[(top + bottom) // 2]
-            found += [(top, left, bottom - top, right - left) for left, right in spans_of(middle)]
-    return found
-
-
-def rgb(colour: str) -> list[int]:
-    return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
-
-
-def spans_of(flags: np.ndarray) -> Iterator[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
-    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 def test_serial_bars_are_as_long_as_their_stages_took_and_follow_each_other() -> None:

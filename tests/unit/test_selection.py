@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import fovcache
 from fovcache.errors import SelectionError
@@ -152,3 +153,30 @@ def test_rows_of_two_numerics_warn_or_are_refused(tmp_path: Path, make_images: C
         cache.features()
     with pytest.raises(SelectionError, match="matmul_precision"):
         cache.features(strict=True)
+
+
+def test_weights_tell_encoders_of_one_name_apart(
+    tmp_path: Path, make_images: Callable[..., Path], encoder: str
+) -> None:
+    """Trained beside random: by what the build was given, a path by its last part."""
+    images = str(make_images(tmp_path / "images", 2))
+    cache = fovcache.open(tmp_path / "cache")
+    tensors = {"a.weight": (4, 3, 3, 3), "a.bias": (4,), "b.weight": (8, 4, 3, 3), "b.bias": (8,)}
+    trained = tmp_path / "weights" / "net.safetensors"
+    trained.parent.mkdir()
+    save_file({name: torch.ones(shape) for name, shape in tensors.items()}, trained)
+    reports = {
+        weights: cache.build(images, encoder=encoder, weights=weights, layers=["a"])
+        for weights in ("random:0", "random:1", str(trained))
+    }
+    with pytest.raises(SelectionError, match=r"3 features .* differ in .*weights: .*weights random:1.*Name .*weights"):
+        cache.features(encoder=encoder)
+    names = {"random:0": "random:0", "random:1": "random:1"}
+    names |= {"net.safetensors": str(trained), "/elsewhere/net.safetensors": str(trained)}
+    for asked, given in names.items():
+        features = cache.features(weights=asked)
+        assert features.feature.recipe == reports[given].recipes[0]
+        derived = cache.derive(features, "stats")
+        assert cache.features(weights=asked, representation="stats").feature == derived.feature
+    with pytest.raises(SelectionError, match=r"no feature .* fits; there are: .*weights random:0"):
+        cache.features(weights="random:2")

@@ -1,0 +1,1 @@
+"""`fovbench demo`: the main job on clips that it makes."""

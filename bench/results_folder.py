@@ -1,0 +1,121 @@
+"""Finding results in a folder by what they hold: profiles, builds, ablations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fovcache.errors import UsageError
+from fovcache.probes.result import FORMAT, RESULT_FILE, Ablation, read_ablation
+from fovcache.store.layout import MARKER
+
+from .profiler.result import Profile
+
+_ABLATION = FORMAT.rpartition(" ")[0]
+_PROFILE = {"stages", "verdict", "warmup_dropped"}
+_BUILD: dict[str, type] = {
+    "dataset_name": str,
+    "samples": int,
+    "computed": int,
+    "reused": int,
+    "failed": int,
+    "bytes_written": int,
+    "seconds": float,
+    "load_seconds": float,
+}
+_EXPECTED = (
+    "expected what `fovbench profile … --json profile.json`, `fovcache build … --json build.json` or "
+    "`fovbench ablate CONFIG.toml --out DIR` writes"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundResults:
+    """What a folder holds. Names are those of files, in the folder or, of an ablation, in a folder of it."""
+
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    """By name, sorted."""
+    builds: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """JSON of builds with the fields of a report, checked; those that computed something first."""
+    ablations: dict[str, Ablation] = field(default_factory=dict)
+    """By name, sorted."""
+    warnings: tuple[str, ...] = ()
+    """What was left out, and why."""
+
+
+def find_results(folder: Path) -> FoundResults:
+    """Every `*.json` of a folder, and `ablation.json` of the folders in it.
+
+    Raises UsageError where there is no result, OSError where the folder cannot be read.
+    """
+    found = FoundResults()
+    warnings: list[str] = []
+    for path in _files(folder):
+        try:
+            _add(found, str(path.relative_to(folder)), path)
+        except UsageError as error:
+            warnings.append(f"{path.relative_to(folder)} is left out: {error}")
+    if not (found.profiles or found.builds or found.ablations):
+        said = f" ({'; '.join(warnings[:3])})" if warnings else ""
+        raise UsageError(f"{folder} holds no results{said}: {_EXPECTED}")
+    builds = dict(sorted(found.builds.items(), key=lambda item: (not item[1]["computed"], item[0])))
+    return FoundResults(profiles=found.profiles, builds=builds, ablations=found.ablations, warnings=tuple(warnings))
+
+
+def find_caches(folder: Path, ablations: Mapping[str, Ablation]) -> tuple[list[Path], list[str]]:
+    """The caches that ablations name, as far as they are there; and what to tell of the others.
+
+    A relative path is looked for from here, from `folder` and from where the ablation lies.
+    """
+    there: dict[Path, Path] = {}
+    missing: list[str] = []
+    for file, ablation in ablations.items():
+        starts = (Path(), folder, (folder / file).parent)
+        path = next((start / ablation.cache for start in starts if _is_cache(start / ablation.cache)), None)
+        if path is None:
+            missing.append(f"the cache {ablation.cache} of {file} is not there: --cache says where it is")
+        else:
+            there.setdefault(path.resolve(), path)
+    return list(there.values()), missing
+
+
+def _is_cache(path: Path) -> bool:
+    try:
+        return (path / MARKER).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    yield from (path for path in entries if path.suffix == ".json" and path.is_file())
+    yield from (path / RESULT_FILE for path in entries if path.is_dir() and (path / RESULT_FILE).is_file())
+
+
+def _add(found: FoundResults, name: str, path: Path) -> None:
+    """Raises UsageError for what is no result."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"it cannot be read as JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise UsageError(_EXPECTED)
+    if str(document.get("format")).startswith(_ABLATION):
+        found.ablations[name] = read_ablation(path)
+    elif document.keys() >= _PROFILE:
+        found.profiles[name] = Profile.from_document(document)
+    elif document.keys() >= _BUILD.keys():
+        found.builds[name] = _checked(document)
+    else:
+        raise UsageError(_EXPECTED)
+
+
+def _checked(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name, kind in _BUILD.items():
+        value = document[name]
+        if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
+            raise UsageError(f"{name} of a build is {value!r}, expected a value of type {kind.__name__}")
+    return document

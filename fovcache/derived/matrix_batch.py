@@ -1,0 +1,73 @@
+"""A batch of matrices and what several representations need of it, each computed once.
+
+Axes: B samples, T tokens, C channels, M = T·C values, K singular values.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import torch
+
+from ..errors import UsageError
+from .moments import Moments
+from .quantiles import sorted_values
+from .singular_values import exact_singular_values
+
+_ORDINARY = 2.0**30
+"""Between its inverse and itself largest magnitudes need no scaling: neither squares nor their sums leave float32."""
+
+
+class MatrixBatch:
+    """`[B, T, C]` in float32 or float64, and lazily what is computed of it, on its device and in its dtype.
+
+    Matrices of extraordinary magnitude are divided by a power of two, `scale`, which changes no bits and keeps
+    squares in range: what has a unit is `restored` at the end. Raises UsageError for NaN and infinity.
+    """
+
+    def __init__(self, x_BTC: torch.Tensor) -> None:
+        flat_BM = x_BTC.flatten(1)
+        low_B, high_B = flat_BM.amin(dim=1), flat_BM.amax(dim=1)
+        magnitude_B = torch.maximum(low_B.abs(), high_B.abs())
+        if not torch.isfinite(magnitude_B).all():
+            raise UsageError("a matrix holds NaN or infinity, and has no representation: `fovcache verify` the cache")
+        is_ordinary_B = (magnitude_B == 0) | ((magnitude_B > 1 / _ORDINARY) & (magnitude_B < _ORDINARY))
+        self.scale_B = torch.ones_like(low_B)
+        if not is_ordinary_B.all():
+            exponent_B = torch.frexp(magnitude_B).exponent.clamp(min=math.frexp(torch.finfo(x_BTC.dtype).tiny)[1]) - 1
+            power_B = torch.ldexp(self.scale_B, exponent_B)
+            self.scale_B = torch.where(is_ordinary_B, self.scale_B, power_B)
+            x_BTC = x_BTC / self.scale_B[:, None, None]
+            low_B, high_B = low_B / self.scale_B, high_B / self.scale_B
+        self.x_BTC = x_BTC
+        """The matrices, scaled."""
+        self.flat_BM = x_BTC.flatten(1)
+        """Their values, scaled."""
+        self.low_B, self.high_B = low_B, high_B
+        """The smallest and the largest value, scaled."""
+
+    @property
+    def num_values(self) -> int:
+        """M."""
+        return self.flat_BM.shape[1]
+
+    def restored(self, numbers_BF: torch.Tensor) -> torch.Tensor:
+        """Numbers in the matrices' own unit. What the dtype cannot hold becomes its largest number."""
+        largest = torch.finfo(numbers_BF.dtype).max
+        return (numbers_BF * self.scale_B[:, None]).clamp(-largest, largest)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Of the values, scaled."""
+        return Moments(self.flat_BM, is_constant_B=self.low_B == self.high_B)
+
+    @cached_property
+    def sorted_BM(self) -> torch.Tensor:
+        """The values in ascending order, scaled."""
+        return sorted_values(self.flat_BM)
+
+    @cached_property
+    def singular_values_BK(self) -> torch.Tensor:
+        """All of them, descending, scaled."""
+        return exact_singular_values(self.x_BTC)

@@ -1,0 +1,116 @@
+"""How an ablation is run on its samples: the split rule, the head, a partition for each seed, and a trial's key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fovcache.errors import UsageError
+from fovcache.keys.digest import bytes_digest, document_digest
+
+from .config import AblationConfig, SplitChoice
+from .head import Head, make_head
+from .result import SHUFFLED_LABELS
+from .samples import LabelledSamples
+from .splits import GIVEN, RESPLIT, TEST, VALIDATION_NAMES, Partition, SplitRule, partition, varies_with_seed
+
+PROTOCOL_VERSION = 1
+"""Raised when the same trial would come to other numbers: it is in every trial's key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """The same for all trials of an ablation."""
+
+    rule: SplitRule
+    """How samples are divided."""
+    head: Head
+    """What is fitted."""
+    partitions: Mapping[int, Partition]
+    """By seed."""
+    samples_digest: str
+    """Of which samples there are, and their labels."""
+    seed_varies: str
+    """What a seed decides."""
+    num_groups: int
+    """Distinct groups; 0 where no sample names one."""
+
+    def key(self, dataset: str, features: Sequence[str], control: str, seed: int) -> str:
+        """Of a trial: features are the digests of what is concatenated, in that order.
+
+        Names of experiments and layers decide nothing, and which layers a random control drew its features say.
+        """
+        document = {
+            "kind": "trial",
+            "version": PROTOCOL_VERSION,
+            "dataset": dataset,
+            "samples": self.samples_digest,
+            "features": list(features),
+            "labels": "shuffled" if control == SHUFFLED_LABELS else "true",
+            "split": asdict(self.rule),
+            "head": {"name": self.head.name, "strengths": list(self.head.strengths)},
+            "seed": seed,
+        }
+        return document_digest(document)
+
+    def document(self) -> dict[str, Any]:
+        """As `Ablation.protocol` has it."""
+        return {
+            "version": PROTOCOL_VERSION,
+            "split": asdict(self.rule),
+            "head": self.head.name,
+            "strengths": list(self.head.strengths),
+            "strength_chosen_on": "validation; of equals the strongest",
+            "seeds": list(self.partitions),
+            "seed_varies": self.seed_varies,
+            "standardised": "each number to mean 0 and standard deviation 1 on train; constant ones are left out",
+            "num_groups": self.num_groups,
+        }
+
+
+def make_protocol(config: AblationConfig, samples: LabelledSamples) -> Protocol:
+    """Settle what the configuration leaves to the dataset, and divide the samples once for each seed.
+
+    Raises UsageError for a key that would not be read, SplitError where samples cannot be divided so.
+    """
+    rule = _rule(config.split, samples)
+    head = make_head(config.head.kind, config.head.strengths)
+    partitions = {
+        seed: partition(
+            samples.keys,
+            samples.labels,
+            samples.groups,
+            samples.splits,
+            rule,
+            seed,
+            classes=samples.classes,
+            uris=samples.uris,
+        )
+        for seed in config.seeds
+    }
+    return Protocol(
+        rule=rule,
+        head=head,
+        partitions=partitions,
+        samples_digest=bytes_digest(samples.positions.tobytes() + samples.labels.tobytes()),
+        seed_varies=varies_with_seed(samples.splits, rule),
+        num_groups=samples.num_groups,
+    )
+
+
+def _rule(choice: SplitChoice, samples: LabelledSamples) -> SplitRule:
+    splits = set(samples.splits or ())
+    kind = choice.kind or (GIVEN if TEST in splits else RESPLIT)
+    own_validation = kind == GIVEN and splits & set(VALIDATION_NAMES)
+    for key, value, is_read, why in (
+        ("test", choice.test, kind == RESPLIT, "the dataset has its own test split"),
+        ("validation", choice.validation, not own_validation, "the dataset has its own validation split"),
+    ):
+        if value is not None and not is_read:
+            raise UsageError(
+                f"[split]: {key} = {value} is not read, since {why}; leave it out, or say kind = {RESPLIT!r}"
+            )
+    shares = {key: getattr(choice, key) for key in ("test", "validation") if getattr(choice, key) is not None}
+    group = any(samples.groups or ()) if choice.group is None else choice.group
+    return SplitRule(kind=kind, group=group, **shares)

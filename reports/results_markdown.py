@@ -1,0 +1,75 @@
+"""The report of a folder of results as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .ablation_view import AblationView
+from .markdown import escaped, markdown_picture, markdown_table
+from .numbers import entries
+from .profile_tables import profile_tables
+from .profile_view import ProfileView
+from .results_view import ResultsView
+
+
+def results_markdown(view: ResultsView, figures: str) -> str:
+    """All tables and sentences of the page; pictures are in the folder `figures`."""
+    return "\n".join(_lines(view, figures)) + "\n"
+
+
+def _lines(view: ResultsView, figures: str) -> Iterator[str]:
+    yield from (f"# {escaped(view.title)}", "", escaped(view.subtitle), "")
+    yield from (f"- {escaped(sentence)}" for sentence in view.sentences)
+    if view.warnings:
+        yield from ("", "## Warnings", "", *(f"- {escaped(warning)}" for warning in view.warnings))
+    for profile in view.profiles:
+        yield from _profile(profile, view.titles[profile.prefix], figures)
+    if view.builds.rows:
+        yield from ("", "## Building the cache", *markdown_table(view.builds))
+    for cache in view.caches:
+        yield from ("", f"## {escaped(view.titles[cache.prefix])}", "", escaped(cache.sizes))
+        for table in cache.tables.values():
+            yield from markdown_table(table)
+    for ablation in view.ablations:
+        yield from _ablation(ablation, view.titles[ablation.prefix], figures)
+    yield from ("", "## Method and environment")
+    for profile in view.profiles:
+        yield from ("", f"### {escaped(view.titles[profile.prefix])}", "")
+        yield f"- 95 % intervals: {escaped(profile.profile.ci_method)}"
+        yield from _facts(profile.profile.environment)
+        yield from _facts(profile.profile.settings)
+    for ablation in view.ablations:
+        yield from ("", f"### {escaped(view.titles[ablation.prefix])}", "")
+        yield f"- estimand: {escaped(ablation.ablation.estimand)}"
+        yield f"- 95 % intervals: {escaped(ablation.ablation.interval)}"
+        yield from _facts(ablation.ablation.protocol)
+        yield from markdown_table(ablation.tables["features"])
+        yield ""
+        yield from _facts(ablation.ablation.environment)
+
+
+def _profile(view: ProfileView, title: str, figures: str) -> Iterator[str]:
+    profile = view.profile
+    yield from ("", f"## {escaped(title)}")
+    if profile.fault:
+        yield from ("", f"Ended early, in {escaped(profile.fault.stage)}: {escaped(profile.fault.reason)}")
+    if profile.bottleneck:
+        yield from ("", f"Bottleneck: {escaped(profile.bottleneck.reason)}")
+    yield from ("", *(f"- {escaped(sentence)}" for sentence in (*profile.advice, *profile.warnings)))
+    for picture in view.pictures.values():
+        yield from markdown_picture(picture, figures)
+    for table in profile_tables(view):
+        yield from markdown_table(table)
+
+
+def _ablation(view: AblationView, title: str, figures: str) -> Iterator[str]:
+    yield from ("", f"## {escaped(title)}", "", escaped(view.data))
+    for picture in view.pictures.values():
+        yield from markdown_picture(picture, figures)
+    for name in ("experiments", "estimates", "controls", "layers", "failures"):
+        yield from markdown_table(view.tables[name])
+
+
+def _facts(mapping: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"- {escaped(label)}: {escaped(text)}" for label, text, _ in entries(mapping))

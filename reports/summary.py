@@ -1,0 +1,196 @@
+"""A report in ten seconds: a few sentences, a few figures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fovcache.bench.profiler.result import Profile
+from fovcache.maintain.contents import CacheContents
+from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Estimate
+
+from .cells import chance, named_experiments, paired
+from .names import listed, shown
+from .numbers import count, digits, duration, interval, percent, rate, size
+from .results import Build, Results
+from .table import Cell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One figure."""
+
+    title: str
+    """What it is of."""
+    figure: Cell
+    """The number."""
+    note: str
+    """In small letters below it."""
+
+
+def sentences(results: Results) -> list[str]:
+    """What a colleague should know, in the order of the report."""
+    said = [sentence for profile in results.profiles.values() for sentence in _of_profile(profile)]
+    said += _of_builds(results.builds)
+    said += [_of_cache(cache) for cache in results.caches]
+    for ablation in results.ablations.values():
+        said += _of_ablation(ablation)
+    return said
+
+
+def cards(results: Results) -> list[Card]:
+    """Of the first profile, the builds and the first ablation."""
+    found = [card for profile in list(results.profiles.values())[:1] for card in _cards_of_profile(profile)]
+    found += list(_cards_of_builds(results.builds))
+    return found + [card for each in list(results.ablations.values())[:1] for card in _cards_of_ablation(each)]
+
+
+def highest(ablation: Ablation) -> tuple[Estimate | None, int]:
+    """Of the named experiments, or of single layers where there are none; and of how many it is the highest."""
+    experiments = set(named_experiments(ablation) or ablation.single_layers)
+    cells = [each for each in ablation.estimates if each.control == NO_CONTROL and each.experiment in experiments]
+    return max(cells, key=lambda each: each.mean, default=None), len(cells)
+
+
+def shuffled_above_chance(ablation: Ablation) -> tuple[int, int]:
+    """(how many shuffled-label estimates have an interval that lies above chance, how many there are)."""
+    found = [each for each in ablation.estimates if each.control == SHUFFLED_LABELS]
+    return sum(each.ci95 is not None and each.ci95[0] > each.chance for each in found), len(found)
+
+
+def _of_profile(profile: Profile) -> Iterator[str]:
+    if profile.overlapped is None:
+        return
+    now = profile.overlapped
+    text = f"A sample takes {duration(now.s_per_sample)} ({rate(now.samples_per_hour)}), stages overlapped"
+    if profile.bottleneck is not None:
+        names = {stage.id: stage.name for stage in profile.stages}
+        text += f"; the bottleneck is {shown(names.get(profile.bottleneck.stage, profile.bottleneck.stage))}"
+    text += f": the device waits {percent(now.stall)} of the time."
+    best = max(profile.predicted, key=lambda each: each.samples_per_hour, default=None)
+    if best is not None and best.speedup > 1:
+        measured = f" ({rate(best.measured.samples_per_hour)} measured)" if best.measured else ""
+        text += f" Largest predicted gain: {shown(best.change)}, ×{digits(best.speedup)}{measured}."
+    yield text
+
+
+def _cold_and_warm(builds: Sequence[Build]) -> tuple[Build, Build] | None:
+    """A build that computed something, and one of the same dataset that had nothing to compute."""
+    for cold in builds:
+        for warm in builds:
+            if cold.computed and warm.reused and not warm.computed and warm.dataset == cold.dataset:
+                return cold, warm
+    return None
+
+
+def _of_builds(builds: Sequence[Build]) -> Iterator[str]:
+    pair = _cold_and_warm(builds)
+    if pair is not None:
+        cold, warm = pair
+        yield (
+            f"Building the features of {count(cold.computed)} samples took {duration(cold.seconds)}; building again "
+            f"computed none of {count(warm.samples)} and took {duration(warm.seconds)}."
+        )
+    elif builds:
+        yield (
+            f"Builds computed {count(sum(each.computed for each in builds))} samples and reused "
+            f"{count(sum(each.reused for each in builds))}."
+        )
+
+
+def _of_cache(cache: CacheContents) -> str:
+    plain = [each for each in cache.features if each.representation is None]
+    samples = sum(each.num_samples for each in cache.datasets)
+    failed = sum(group.num_samples for each in cache.datasets for group in each.failures)
+    text = f"The cache holds {count(samples)} samples ({listed(each.name for each in cache.datasets)})"
+    text += f" and {count(len(plain))} features of {listed(sorted({each.encoder for each in plain}), 4)}"
+    derived = len(cache.features) - len(plain)
+    text += f", {count(derived)} derived from them" if derived else ""
+    text += f", in {size(cache.shard_bytes)}"
+    text += f"; {count(failed)} samples failed and are in the ledger" if failed else "; no sample failed"
+    return text + (f"; {count(cache.num_lost)} blocks are damaged or gone." if cache.num_lost else ".")
+
+
+def _of_ablation(ablation: Ablation) -> Iterator[str]:
+    best, num_cells = highest(ablation)
+    if best is not None:
+        within = f", 95 % interval {interval(best.ci95)}" if best.ci95 else ""
+        flattered = f"; the highest of {count(num_cells)} estimates, which flatters it" if num_cells > 1 else ""
+        yield (
+            f"Highest test accuracy: {shown(best.representation, 40)} of {shown(best.experiment, 40)}, "
+            f"{percent(best.mean)}{within}, where chance is {percent(best.chance)}{flattered}."
+        )
+    said = []
+    above, num = shuffled_above_chance(ablation)
+    if num:
+        those = "none" if not above else count(above)
+        said.append(
+            f"{those} of {count(num)} estimates with shuffled labels {'lie' if above > 1 else 'lies'} above chance"
+        )
+    better, compared = _better_than_random(ablation)
+    if compared:
+        said.append(
+            f"{count(better)} of {count(compared)} named sets of layers beat as many random layers with every seed"
+        )
+    if said:
+        yield f"Controls: {'; '.join(said)}."
+
+
+def _better_than_random(ablation: Ablation) -> tuple[int, int]:
+    differences = [
+        paired(ablation, each, RANDOM_LAYERS)
+        for each in ablation.estimates
+        if each.control == NO_CONTROL
+        and ablation.estimate(each.representation, each.experiment, RANDOM_LAYERS) is not None
+    ]
+    told = [each for each in differences if each]
+    return sum(min(each) > 0 for each in told), len(told)
+
+
+def _cards_of_profile(profile: Profile) -> Iterator[Card]:
+    now = profile.overlapped
+    if now is None:
+        return
+    yield Card(
+        title="Throughput, as measured",
+        figure=Cell(text=rate(now.samples_per_hour), value=now.samples_per_hour),
+        note=f"{duration(now.s_per_sample)} a sample; the device waits {percent(now.stall)} of the time",
+    )
+    best = max(profile.predicted, key=lambda each: each.samples_per_hour, default=None)
+    if best is not None and best.speedup > 1:
+        yield Card(
+            title="Largest gain, predicted",
+            figure=Cell(text=f"×{digits(best.speedup)}", value=best.speedup),
+            note=shown(best.change),
+        )
+
+
+def _cards_of_builds(builds: Sequence[Build]) -> Iterator[Card]:
+    pair = _cold_and_warm(builds)
+    if pair is not None:
+        cold, warm = pair
+        yield Card(
+            title="Building again",
+            figure=Cell(text=duration(warm.seconds), value=warm.seconds),
+            note=f"nothing computed; the first time {duration(cold.seconds)}",
+        )
+
+
+def _cards_of_ablation(ablation: Ablation) -> Iterator[Card]:
+    best, _ = highest(ablation)
+    if best is not None:
+        within = f"{interval(best.ci95)}; " if best.ci95 else ""
+        yield Card(
+            title="Highest test accuracy",
+            figure=Cell(text=percent(best.mean), value=best.mean),
+            note=f"{within}chance {percent(best.chance)}; "
+            f"{shown(best.representation, 40)} of {shown(best.experiment, 40)}",
+        )
+    shuffled = [each.mean for each in ablation.estimates if each.control == SHUFFLED_LABELS]
+    if shuffled:
+        yield Card(
+            title="Control: shuffled labels",
+            figure=Cell(text=percent(statistics.fmean(shuffled)), value=statistics.fmean(shuffled)),
+            note=f"mean of {count(len(shuffled))} estimates; chance {percent(chance(ablation))}",
+        )

@@ -1,0 +1,210 @@
+"""Ablations for tests of reports: made up, but such as `fovbench ablate` writes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fovcache.probes.result import (
+    CONTROLS,
+    NO_CONTROL,
+    RANDOM_LAYERS,
+    SHUFFLED_LABELS,
+    Ablation,
+    Estimate,
+    FeatureUsed,
+    Trial,
+)
+
+REPRESENTATIONS = (
+    "simple_stats", "stats", "rank_based", "distribution", "spectral", "matrix_norms", "frequency", "info_theoretic",
+    "ensemble", "flat_vec",
+)  # fmt: skip
+CHANCE = 0.104
+_WIDTHS = dict(zip(REPRESENTATIONS, (5, 7, 11, 12, 32, 7, 14, 2, 67, 192), strict=True))
+_STRENGTH_OF = dict(zip(REPRESENTATIONS, (0.45, 0.5, 0.55, 0.57, 0.62, 0.5, 0.6, 0.3, 0.7, 0.82), strict=True))
+_T_95 = {2: 12.71, 3: 4.303, 5: 2.776, 10: 2.262}
+_NUM_TEST = 240
+
+
+def made_ablation(
+    representations: Sequence[str] = REPRESENTATIONS[:6],
+    experiments: Mapping[str, int] = {"all": 12, "early": 4, "late": 4},
+    num_layers: int = 12,
+    num_seeds: int = 5,
+    controls: Sequence[str] = CONTROLS,
+) -> Ablation:
+    """Experiments are name → number of layers; the later the layers the better, and the more."""
+    layers = tuple(f"blocks.{number}" for number in range(num_layers))
+    chosen = {
+        name: layers[-num:] if name.startswith("late") else layers[:num] for name, num in experiments.items()
+    }  # fmt: skip
+    generator = np.random.default_rng(5)
+    cells = list(itertools.product(representations, chosen.items(), controls))
+    cells += [(name, (layer, (layer,)), NO_CONTROL) for name in representations for layer in layers]
+    trials = [
+        _trial(name, experiment, control, used, layers, seed, generator)
+        for name, (experiment, used), control in cells
+        for seed in range(num_seeds)
+    ]
+    groups = itertools.groupby(trials, key=lambda trial: (trial.representation, trial.experiment, trial.control))
+    return Ablation(
+        name="digits",
+        cache="cache",
+        dataset="digits",
+        dataset_digest="697d81e70825d7266703439aaacd27f414d85fc249fd7d33aa2541a0a7ecfd0e",
+        num_samples=1197,
+        num_missing=3,
+        classes=tuple(str(digit) for digit in range(10)),
+        class_counts=(120, 124, 119, 121, 118, 120, 119, 117, 119, 120),
+        experiments=chosen,
+        single_layers=layers,
+        protocol={
+            "split": {"kind": "resplit", "test": 0.2, "validation": 0.15, "group": True, "num_groups": 599},
+            "head": {"kind": "ridge", "strengths": [0.01, 0.1, 1.0, 10.0, 100.0]},
+            "seeds": list(range(num_seeds)),
+            "seed_varies": "the split into train, validation and test, and which layers the random control draws",
+            "standardised": "each column, by train's mean and standard deviation",
+        },
+        estimand="the expected test accuracy of a head trained on a random 65 % of samples such as these",
+        interval="Student's t over seeds with the corrected resampled variance (Nadeau & Bengio 2003)",
+        features=tuple(
+            FeatureUsed(
+                encoder="vit",
+                layer=layer,
+                pool="tokens",
+                row_shape=(197, 192),
+                feature=f"{number:02x}" * 32,
+                recipe="07e4030cc2152de6a9645190e32bbb266c0c7300805eae272ce9b5d76d4b41ff",
+                weights="random:0",
+            )
+            for number, layer in enumerate(layers, 16)
+        ),
+        estimates=tuple(_estimate(list(group)) for _, group in groups),
+        trials=tuple(trials),
+        environment={
+            "cpu": "AMD EPYC 7B13",
+            "cores": 4,
+            "versions": {"fovcache": "0.1.0", "torch": "2.13.0", "scikit-learn": "1.8.0"},
+        },
+        warnings=("3 of 1,200 samples have no features and are left out: the cache's ledger says why",),
+    )
+
+
+def _trial(
+    name: str, experiment: str, control: str, used: tuple[str, ...], layers: tuple[str, ...], seed: int,
+    generator: np.random.Generator,
+) -> Trial:  # fmt: skip
+    if control == RANDOM_LAYERS:
+        used = tuple(sorted(str(layer) for layer in generator.choice(layers, len(used), replace=False)))
+    depth = statistics.mean(layers.index(layer) + 1 for layer in used) / len(layers)
+    truth = CHANCE + (1 - CHANCE) * _STRENGTH_OF.get(name, 0.5) * (0.35 + 0.65 * depth) * (1 + 0.1 * len(used) / 12)
+    truth = CHANCE - 0.004 if control == SHUFFLED_LABELS else min(truth, 0.985)
+    found = [int(generator.binomial(num, share)) / num for num, share in ((780, min(truth + 0.05, 1)), (177, truth))]
+    num_features = _WIDTHS.get(name, 8) * len(used)
+    return Trial(
+        key=f"{name}/{experiment}/{control}/{seed}",
+        representation=name,
+        experiment=experiment,
+        control=control,
+        seed=seed,
+        layers=used,
+        head="ridge",
+        strength=1.0,
+        num_train=780,
+        num_validation=177,
+        num_test=_NUM_TEST,
+        num_features=num_features,
+        num_effective=num_features - len(used) // 2,
+        train_accuracy=found[0],
+        validation_accuracy=found[1],
+        test_accuracy=int(generator.binomial(_NUM_TEST, truth)) / _NUM_TEST,
+        chance=CHANCE + 0.002 * (seed - 1),
+        seconds=0.031,
+    )
+
+
+def _estimate(trials: list[Trial]) -> Estimate:
+    accuracies = [trial.test_accuracy for trial in trials]
+    mean, num = statistics.mean(accuracies), len(trials)
+    sd = statistics.stdev(accuracies) if num > 1 else 0.0
+    half = _T_95.get(num, 2.1) * sd * math.sqrt(1 / num + 0.25) if num > 1 else math.nan
+    first = trials[0]
+    return Estimate(
+        representation=first.representation,
+        experiment=first.experiment,
+        control=first.control,
+        num_seeds=num,
+        mean=mean,
+        sd=sd,
+        ci95=(max(mean - half, 0.0), min(mean + half, 1.0)) if num > 1 else None,
+        chance=statistics.mean(trial.chance for trial in trials),
+        num_layers=len(first.layers),
+        num_features=first.num_features,
+        num_effective=first.num_effective,
+    )
+
+
+def full_ablation() -> Ablation:
+    """Six representations, three experiments, twelve layers, five seeds, both controls."""
+    return made_ablation()
+
+
+def minimal_ablation() -> Ablation:
+    """One representation, one experiment, one seed: no interval, no control, no single layers, no warning."""
+    ablation = made_ablation(["stats"], {"all": 2}, num_layers=2, num_seeds=1, controls=[NO_CONTROL])
+    kept = [each for each in ablation.estimates if each.experiment == "all"]
+    return replace(
+        ablation,
+        single_layers=(),
+        estimates=tuple(kept),
+        trials=tuple(trial for trial in ablation.trials if trial.experiment == "all"),
+        num_missing=0,
+        warnings=(),
+    )
+
+
+def hostile_ablation(text: str) -> Ablation:
+    """`text` in place of every name that comes from files, told apart by a number where they must be."""
+    ablation = made_ablation(["stats", "spectral"], {"all": 3, "late": 2}, num_layers=3)
+    names: dict[str, str] = {}
+
+    def hostile(name: str) -> str:
+        return names.setdefault(name, f"{text}{len(names)}")
+
+    return replace(
+        ablation,
+        name=text,
+        cache=text,
+        dataset=text,
+        classes=tuple(map(hostile, ablation.classes)),
+        experiments={hostile(name): tuple(map(hostile, layers)) for name, layers in ablation.experiments.items()},
+        single_layers=tuple(map(hostile, ablation.single_layers)),
+        protocol={text: text, "nested": {text: [text]}},
+        estimand=text,
+        interval=text,
+        features=tuple(
+            replace(each, encoder=text, layer=hostile(each.layer), pool=text, feature=text, recipe=text, weights=text)
+            for each in ablation.features
+        ),
+        estimates=tuple(
+            replace(each, representation=hostile(each.representation), experiment=hostile(each.experiment))
+            for each in ablation.estimates
+        ),
+        trials=tuple(
+            replace(
+                trial,
+                representation=hostile(trial.representation),
+                experiment=hostile(trial.experiment),
+                layers=tuple(map(hostile, trial.layers)),
+            )
+            for trial in ablation.trials
+        ),
+        environment={text: text},
+        warnings=(text,),
+    )

@@ -1,0 +1,228 @@
+"""Splits say no, with the class, the counts and the way out, rather than divide what cannot be divided."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from fovcache.errors import SplitError, UsageError
+from fovcache.probes.splits import Partition, SplitRule, partition, varies_with_seed
+
+RESPLIT, GIVEN = SplitRule(kind="resplit"), SplitRule(kind="given")
+BY_GROUP = SplitRule(kind="resplit", group=True)
+
+
+def keys_of(names: Sequence[object]) -> np.ndarray:
+    digests = [hashlib.sha256(str(name).encode()).digest() for name in names]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+
+
+def all_of(parts: Partition) -> list[int]:
+    return sorted(np.concatenate([parts.train, parts.validation, parts.test]).tolist())
+
+
+def test_shares_are_of_all_samples_and_every_class_has_its_part() -> None:
+    labels = np.repeat([0, 1, 2], [200, 100, 20])
+    parts = partition(keys_of(range(320)), labels, None, None, SplitRule(kind="resplit", test=0.3, validation=0.1), 0)
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (192, 32, 96)
+    assert np.bincount(labels[parts.test]).tolist() == [60, 30, 6]
+    assert np.bincount(labels[parts.validation]).tolist() == [20, 10, 2]
+    assert all_of(parts) == list(range(320))
+
+
+def test_what_rounding_takes_from_one_class_another_gets() -> None:
+    labels = np.repeat(np.arange(100), 5)  # a quarter of 5 is 1.25: always rounding down would make 20 % of all
+    parts = partition(keys_of(range(500)), labels, None, None, RESPLIT, 0)
+    assert len(parts.test) == 125
+    assert set(np.bincount(labels[parts.test]).tolist()) == {1, 2}
+
+
+def test_a_seed_is_a_split_and_another_seed_another() -> None:
+    keys, labels = keys_of(range(100)), np.arange(100) % 2
+    once, again, other = (partition(keys, labels, None, None, RESPLIT, seed) for seed in (3, 3, 4))
+    assert once.test.tolist() == again.test.tolist()
+    assert once.test.tolist() != other.test.tolist()
+
+
+def test_a_sample_goes_where_chance_sends_it() -> None:
+    """Over seeds every sample is about as often in test: nothing about it but the hash decides."""
+    times = np.zeros(40)
+    for seed in range(200):
+        times[partition(keys_of(range(40)), np.arange(40) // 20, None, None, RESPLIT, seed).test] += 1
+    assert times.sum() == 200 * 10
+    assert 20 <= times.min() <= times.max() <= 85  # binomial, 50 ± 6
+
+
+def test_splits_of_a_seed_stay_what_they_are() -> None:
+    """What a paper reports by its seed must be found again by later versions."""
+    parts = partition(keys_of(range(20)), np.arange(20) % 2, None, None, RESPLIT, 0)
+    assert (parts.test.tolist(), parts.validation.tolist()) == ([3, 7, 8, 9, 14], [10, 13, 19])
+
+
+def test_equal_samples_are_on_one_side_without_groups() -> None:
+    names = [number % 30 for number in range(90)]  # each content three times
+    parts = partition(keys_of(names), np.array(names) % 2, None, None, RESPLIT, 0)
+    sides = [{names[position] for position in side} for side in (parts.train, parts.validation, parts.test)]
+    assert sum(map(len, sides)) == 30
+
+
+def test_groups_that_share_a_sample_are_one() -> None:
+    names = ["a0", "shared", "shared", "b0", *(f"x{number}" for number in range(60))]
+    groups = ["a", "a", "b", "b", *(f"g{number}" for number in range(60))]
+    labels = np.array([0, 0, 0, 0, *(number % 2 for number in range(60))])
+    for seed in range(20):
+        parts = partition(keys_of(names), labels, groups, None, BY_GROUP, seed)
+        first = [side for side in (parts.train, parts.validation, parts.test) if set(side.tolist()) & {0, 1, 2, 3}]
+        assert len(first) == 1
+
+
+def test_a_sample_without_a_group_stands_for_itself() -> None:
+    groups = [None] * 40 + ["only"] * 10
+    labels = np.array([number % 2 for number in range(40)] + [0] * 10)
+    parts = partition(keys_of(range(50)), labels, groups, None, BY_GROUP, 0)
+    assert all_of(parts) == list(range(50))
+    assert all(len(side) < 40 for side in (parts.train, parts.validation, parts.test))
+
+
+def test_given_test_stays_and_validation_is_drawn_from_train() -> None:
+    splits = ["train"] * 60 + ["test"] * 20
+    labels = np.arange(80) % 2
+    one, two = (partition(keys_of(range(80)), labels, None, splits, GIVEN, seed) for seed in (0, 1))
+    assert one.test.tolist() == two.test.tolist() == list(range(60, 80))
+    assert len(one.validation) == 9  # 15 % of train
+    assert one.validation.tolist() != two.validation.tolist()
+    assert all_of(one) == list(range(80))
+    assert varies_with_seed(splits, GIVEN) == "which samples of the given train split are for validation"
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_a_given_validation_is_the_validation(name: str) -> None:
+    splits = ["train"] * 60 + [name] * 10 + ["test"] * 10
+    one, two = (partition(keys_of(range(80)), np.arange(80) % 2, None, splits, GIVEN, seed) for seed in (0, 1))
+    assert one.validation.tolist() == two.validation.tolist() == list(range(60, 70))
+    assert varies_with_seed(splits, GIVEN).startswith("nothing")
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"test": 0.7, "validation": 0.3}, r"test = 0.7 and validation = 0.3 leave nothing for train"),
+        ({"test": 0}, r"share of test is 0; it must lie between 0 and 1"),
+        ({"validation": 1.5}, "share of validation is 1.5"),
+        ({"test": float("nan")}, "share of test is nan"),
+        ({"kind": "resplits"}, r"kind is 'resplits'; nearest: resplit"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(shares: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SplitRule(**{"kind": "resplit", **shares})
+
+
+def test_the_share_of_test_is_not_looked_at_where_test_is_given() -> None:
+    assert SplitRule(kind="given", test=0.9, validation=0.2).validation == 0.2
+
+
+def refused(labels: object, rule: SplitRule = RESPLIT, **named: object) -> str:
+    """What partition says."""
+    num = len(named.get("keys", labels if labels is not None else range(4)))
+    given = {"keys": keys_of(range(num)), "groups": None, "splits": None, "seed": 0} | named
+    with pytest.raises(SplitError) as caught:
+        partition(labels=None if labels is None else np.array(labels), rule=rule, **given)
+    return str(caught.value)
+
+
+def test_labels_are_needed() -> None:
+    assert refused(None).startswith("a head needs labels, and these samples have none: put them in a folder")
+
+
+def test_one_class_is_too_few() -> None:
+    assert refused([1] * 30, classes=["cat", "dog"]).startswith("all 30 samples are of one class, 'dog'")
+
+
+def test_a_class_with_too_few_samples_is_named() -> None:
+    said = refused([0] * 30 + [1] * 2, classes=["cat", "dog"])
+    assert said.startswith(
+        "class 'dog' has 2 different samples to divide, and train, validation and test need one each"
+    )
+    assert "(" not in said
+    assert "leave the class out" in said
+    assert "(2 classes have too few)" in refused([0] * 30 + [1] * 2 + [2])
+
+
+def test_copies_of_one_sample_do_not_make_it_three() -> None:
+    keys = keys_of([*range(30), "same", "same", "same"])
+    assert refused([0] * 30 + [1] * 3, keys=keys).startswith("class 1 has 1 different sample to divide")
+
+
+def test_a_class_with_too_few_groups_is_named() -> None:
+    groups = [f"g{number}" for number in range(30)] + ["one"] * 10 + ["two"] * 10
+    said = refused([0] * 30 + [1] * 20, BY_GROUP, groups=groups)
+    assert said.startswith("class 1 has 2 groups to divide, and train, validation and test need one each")
+    assert "group = false" in said
+
+
+def test_a_class_that_is_nowhere_the_majority_is_missing_and_named() -> None:
+    groups = [f"g{number // 10}" for number in range(100)]
+    labels = [number // 10 % 2 for number in range(100)]
+    labels[0] = 2
+    said = refused(labels, BY_GROUP, groups=groups)
+    assert said.startswith("class 2 ")
+
+
+def test_a_class_that_is_in_every_group_goes_where_the_groups_go() -> None:
+    """Such as a direction, where each group moves in all of them."""
+    groups = [f"g{number // 4}" for number in range(160)]
+    labels = np.arange(160) % 2
+    parts = partition(keys_of(range(160)), labels, groups, None, BY_GROUP, 0)
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (96, 24, 40)
+    assert np.bincount(labels[parts.test]).tolist() == [20, 20]
+
+
+def test_grouping_without_groups_is_refused() -> None:
+    assert "none names a group" in refused([0, 1] * 20, BY_GROUP, groups=[None] * 40)
+    assert "group = false" in refused([0, 1] * 20, BY_GROUP)
+
+
+def test_a_class_missing_from_a_given_split_is_named_with_its_counts() -> None:
+    said = refused([0, 1] * 20 + [0] * 10, GIVEN, splits=["train"] * 40 + ["test"] * 10, classes=["cat", "dog"])
+    assert said.startswith("class 'dog' is missing from test: it has 17 in train, 3 in validation, 0 in test")
+    assert 'set kind = "resplit"' in said
+
+
+def test_a_class_of_one_given_train_sample_cannot_be_divided() -> None:
+    said = refused([0] * 20 + [1] + [0, 1] * 5, GIVEN, splits=["train"] * 21 + ["test"] * 10)
+    assert said.startswith("class 1 has 1 different sample to divide, and train and validation need one each")
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["train"] * 40, "no split 'test' (splits there are: 'train')"),
+        (["test"] * 40, "no split 'train'"),
+        (["train"] * 20 + ["test"] * 19 + ["dev"], "samples are in split 'dev' (1 of 40)"),
+        (["train"] * 20 + ["test"] * 19 + [None], "samples name no split (1 of 40)"),
+        (None, "samples name no split (40 of 40)"),
+        (["train", "test", "val", "validation"] * 10, "two splits for validation"),
+    ],
+)
+def test_given_splits_that_are_not_there_are_refused(splits: list | None, message: str) -> None:
+    assert message in refused([0, 1] * 20, GIVEN, splits=splits)
+
+
+def test_a_sample_in_two_given_splits_is_a_leak() -> None:
+    keys = keys_of([*range(38), 5, 7])
+    splits = ["train"] * 30 + ["test"] * 10
+    said = refused([0, 1] * 20, GIVEN, keys=keys, splits=splits, uris=[f"{number}.png" for number in range(40)])
+    assert said.startswith("train and test share 2 samples of equal bytes, such as 3")
+    assert ".png" in said
+    assert 'kind = "resplit", which keeps equal samples on one side' in said
+
+
+def test_a_group_in_two_given_splits_is_a_leak() -> None:
+    groups = [f"g{number}" for number in range(39)] + ["g3"]
+    said = refused(
+        [0, 1] * 20, SplitRule(kind="given", group=True), groups=groups, splits=["train"] * 30 + ["test"] * 10
+    )
+    assert said.startswith("train and test share 1 group, such as 'g3'")
+    partition(keys_of(range(40)), np.arange(40) % 2, groups, ["train"] * 30 + ["test"] * 10, GIVEN, 0)  # if it is meant
