@@ -68,12 +68,12 @@ def find_results(folder: Path) -> FoundResults:
 def find_caches(folder: Path, ablations: Mapping[str, Ablation]) -> tuple[list[Path], list[str]]:
     """The caches that ablations name, as far as they are there; and what to tell of the others.
 
-    A relative path is looked for from here, from `folder` and from where the ablation lies.
+    A relative path is looked for from here, from `folder`, from where the ablation lies, and from beside `folder`.
     """
     there: dict[Path, Path] = {}
     missing: list[str] = []
     for file, ablation in ablations.items():
-        starts = (Path(), folder, (folder / file).parent)
+        starts = (Path(), folder, (folder / file).parent, folder.resolve().parent)
         path = next((start / ablation.cache for start in starts if _is_cache(start / ablation.cache)), None)
         if path is None:
             missing.append(f"the cache {ablation.cache} of {file} is not there: --cache says where it is")

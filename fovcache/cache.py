@@ -134,9 +134,9 @@ class Cache:
     ) -> FeatureSet:
         """A representation of `features`, float32 `[samples, F]`: what the cache lacks of it is computed and kept.
 
-        Each row becomes a matrix, tokens × channels, and that `F` numbers; `parameters` are the representation's.
-        Whole shards of the input are computed, also where `features` is a part of them. Samples and order are those
-        of `features`; a sample for which the numbers are not finite has no row and is counted in `num_failed`.
+        Each row becomes a matrix, tokens × channels, and the matrix becomes `F` numbers; `parameters` are the
+        representation's. Whole shards of the input are computed, also where `features` is a part of them. Samples and
+        order are those of `features`; a sample whose numbers are not finite has no row and is counted in `num_failed`.
         `Cache.features(representation=…)` reads the rows back.
 
         Raises UsageError for an unknown representation, for parameters that it does not take, and for features that

@@ -146,7 +146,10 @@ class _LineFormatter(logging.Formatter):
 
 
 class _Stopped(BaseException):
-    """Somebody asked the command to end. Unwinds, so that leases and temporary files go; no user's code catches it."""
+    """Somebody asked the command to end. Unwinds, so that leases and temporary files go; no user's code catches it.
+
+    Where nothing is kept, a note that is added on the way says so in the place of the usual words.
+    """
 
 
 def run_command(app: Typer) -> None:
@@ -165,7 +168,8 @@ def run_command(app: Typer) -> None:
         _fail_usage(error)
     except _Stopped as stopped:
         what, status = stopped.args
-        _fail(f"{what}; what is finished is kept, the same command goes on from there", status)
+        kept = getattr(stopped, "__notes__", ["what is finished is kept, the same command goes on from there"])
+        _fail(f"{what}; {'; '.join(kept)}", status)
     except FovcacheError as error:
         _fail(str(error), error.exit_status)
     except MemoryError:

@@ -1,6 +1,6 @@
 """How often the intervals hold what they say: the protocol itself on made populations whose truth is known.
 
-`python -m fovcache.probes.coverage` prints the tables of docs/statistics.md.
+`python -m fovcache.probes.coverage` prints the numbers of docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from .evaluate import Outcome, run_trial
 from .head import RIDGE, make_head
 from .intervals import corrected_resampled_interval, items_interval, t_interval
+from .one_thread import one_thread
 from .splits import GIVEN, RESPLIT, TEST, TRAIN, Partition, SplitRule, partition
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
@@ -109,6 +110,7 @@ RESPLIT_POPULATIONS = (
 GIVEN_POPULATIONS = (RESPLIT_POPULATIONS[0], RESPLIT_POPULATIONS[1], RESPLIT_POPULATIONS[2], RESPLIT_POPULATIONS[4])
 
 
+@one_thread()
 def simulate_resplit(population: Population, num_repeats: int, *, seed: int = 0) -> list[Coverage]:
     """Coverage of the accuracy that a new data set's head can be expected to have."""
     chance = np.random.default_rng(seed)
@@ -135,6 +137,7 @@ def simulate_resplit(population: Population, num_repeats: int, *, seed: int = 0)
     return found
 
 
+@one_thread()
 def simulate_given(population: Population, num_repeats: int, *, seed: int = 0) -> list[Coverage]:
     """Coverage, for a given test set and a validation drawn from train, of what fresh test items would give."""
     chance = np.random.default_rng(seed)

@@ -143,13 +143,12 @@ def _draw(
             continue
         members = np.array(sorted(members, key=lambda unit: places[int(unit)]))
         filled = np.concatenate(([0], np.cumsum(units.sizes[members])))
-        begin = 0
+        begin, half = 0, units.sizes[members].max() / 2
         for number, (side, share) in enumerate(shares.items()):
-            quota = share * filled[-1] + owed[side]
+            quota = share * filled[-1] + float(np.clip(owed[side], -half, half))
             last = len(members) - len(shares) + number  # one unit at least for every side that follows
             end = int(np.abs(filled - filled[begin] - quota).argmin().clip(begin + 1, last))
-            half = units.sizes[members].max() / 2
-            owed[side] = float(np.clip(quota - (filled[end] - filled[begin]), -half, half))
+            owed[side] = quota - (filled[end] - filled[begin])
             sides[members[begin:end]] = side
             begin = end
     of_sample: np.ndarray = sides[units.of_sample]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Sequence
 
-from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Estimate
+from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Difference, Estimate
 
 from . import numbers
-from .cells import estimates, named_experiments, paired
+from .cells import estimates, in_order, less_control, named_experiments, representations
 from .names import listed
 from .table import ABSENT, Cell, Table, accuracy, count, digest, table, text
 
@@ -23,7 +22,7 @@ _READING = (
 
 
 def ablation_tables(ablation: Ablation, prefix: str = "") -> dict[str, Table]:
-    """By name: `experiments`, `estimates`, `controls`, `layers`, `features`, `failures`; empty ones too.
+    """By name: `experiments`, `estimates`, `controls`, `differences`, `layers`, `features`, `failures`; empty ones too.
 
     Their ids begin with `prefix`.
     """
@@ -32,6 +31,7 @@ def ablation_tables(ablation: Ablation, prefix: str = "") -> dict[str, Table]:
         "experiments": _experiments(ablation, f"{prefix}experiments"),
         "estimates": _estimates(ablation, f"{prefix}estimates", f"Estimates. {_READING}", experiments),
         "controls": _controls(ablation, f"{prefix}controls", experiments),
+        "differences": _differences(ablation, f"{prefix}differences"),
         "layers": _layers(ablation, f"{prefix}layers"),
         "features": _features(ablation, f"{prefix}features"),
         "failures": _failures(ablation, f"{prefix}failures"),
@@ -41,7 +41,8 @@ def ablation_tables(ablation: Ablation, prefix: str = "") -> dict[str, Table]:
 def _experiments(ablation: Ablation, id: str) -> Table:
     experiments = {name: ablation.experiments[name] for name in named_experiments(ablation)}
     rows = (
-        [text(name), count(len(layers)), Cell(text=listed(layers, _MAX_LAYERS))] for name, layers in experiments.items()
+        [text(name), count(len(layers)), Cell(text=listed(in_order(ablation, layers), _MAX_LAYERS))]
+        for name, layers in experiments.items()
     )
     return table(
         id, "Experiments: sets of layers whose numbers are put side by side.", ("experiment", "layers", "<which"), rows
@@ -85,12 +86,12 @@ def _interval(estimate: Estimate | None) -> Cell:
 
 def _controls(ablation: Ablation, id: str, experiments: Sequence[str]) -> Table:
     caption = (
-        "Random layers: as many layers as the experiment has, drawn anew for each seed; the difference is "
-        "the experiment's accuracy less theirs, in points, seed by seed. Shuffled labels: the same with the labels of "
+        "Random layers: as many layers as the experiment has, drawn anew for each seed; the difference is the "
+        "experiment's accuracy less theirs, seed by seed, in points. Shuffled labels: the same with the labels of "
         "all samples permuted, which nothing can predict."
     )
     columns = ("representation", "<experiment", "accuracy", "random layers", "95 % interval", "difference",
-               "seeds above", "shuffled labels", "95 % interval", "chance")  # fmt: skip
+               "95 % interval", "shuffled labels", "95 % interval", "chance")  # fmt: skip
     return table(id, caption, columns, _control_rows(ablation, experiments))
 
 
@@ -100,26 +101,44 @@ def _control_rows(ablation: Ablation, experiments: Sequence[str]) -> Iterator[li
         random, shuffled = (ablation.estimate(*cell, control) for control in (RANDOM_LAYERS, SHUFFLED_LABELS))
         if random is None and shuffled is None:
             continue
-        differences = paired(ablation, each, RANDOM_LAYERS)
         yield [
             text(each.representation),
             text(each.experiment),
             accuracy(each.mean),
             accuracy(random.mean) if random else ABSENT,
             _interval(random),
-            _difference(differences),
-            Cell(text=f"{sum(one > 0 for one in differences)} of {len(differences)}") if differences else ABSENT,
+            *_difference(less_control(ablation, each)),
             accuracy(shuffled.mean) if shuffled else ABSENT,
             _interval(shuffled),
             accuracy(each.chance),
         ]
 
 
-def _difference(differences: Sequence[float]) -> Cell:
-    if not differences:
-        return ABSENT
-    mean = statistics.fmean(differences)
-    return Cell(text=numbers.points(mean, sign=True), value=mean)
+def _differences(ablation: Ablation, id: str) -> Table:
+    between = [each for each in ablation.differences if each.other_control == NO_CONTROL]
+    caption = "Differences between experiments, seed by seed, in points; not corrected for how many there are."
+    columns = ("representation", "<experiment", "<less", "seeds", "difference", "95 % interval")
+    rows = (
+        [
+            text(each.representation),
+            text(each.experiment),
+            text(each.other),
+            count(each.num_seeds),
+            *_difference(each),
+        ]
+        for name in representations(ablation)
+        for each in between
+        if each.representation == name
+    )
+    return table(id, caption, columns, rows)
+
+
+def _difference(difference: Difference | None) -> tuple[Cell, Cell]:
+    """Mean and interval."""
+    if difference is None:
+        return ABSENT, ABSENT
+    mean = Cell(text=numbers.points(difference.mean, sign=True), value=difference.mean)
+    return mean, Cell(text=numbers.interval(difference.ci95, sign=True))
 
 
 def _features(ablation: Ablation, id: str) -> Table:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fovcache.maintain.contents import CacheContents, DatasetContents, DerivedContents, FeatureContents
+from fovcache.maintain.contents import CacheContents, DatasetContents, DerivedContents
 
 from . import numbers
 from .names import listed, shown
@@ -85,7 +85,7 @@ def _recipes(cache: CacheContents, id: str) -> Table:
     rows = (
         [
             text(each.encoder),
-            text(each.weights or numbers.ABSENT),
+            _weights(each.weights),
             text(each.clip),
             text(each.geometry),
             text(each.decoder),
@@ -97,6 +97,11 @@ def _recipes(cache: CacheContents, id: str) -> Table:
         for each in cache.recipes
     )
     return table(id, "Recipes: what decides the activations. Any change of it is another recipe.", columns, rows)
+
+
+def _weights(weights: str) -> Cell:
+    """Not broken where it fits."""
+    return Cell(text=shown(weights) or numbers.ABSENT, is_code=0 < len(weights) <= 24)
 
 
 def _numerics(numerics: Sequence[Mapping[str, Any]]) -> str:
@@ -144,15 +149,13 @@ def _derived(cache: CacheContents, id: str) -> Table:
 
 
 def _derived_rows(cache: CacheContents) -> Iterator[list[Cell]]:
-    features: dict[str, list[FeatureContents]] = {}
-    for feature in cache.features:
-        features.setdefault(feature.recipe, []).append(feature)
     groups: dict[tuple[str, int, str], list[DerivedContents]] = {}
     for each in cache.derived:
         parameters = json.dumps(dict(each.parameters), sort_keys=True, ensure_ascii=False, default=str)
         groups.setdefault((each.function, each.version, parameters), []).append(each)
     for (function, version, parameters), recipes in groups.items():
-        mine = [feature for recipe in recipes for feature in features.get(recipe.digest, ())]
+        digests = {recipe.digest for recipe in recipes}
+        mine = [feature for feature in cache.features if feature.recipe in digests]
         numerics = [each for recipe in recipes for each in recipe.numerics]
         yield [
             text(function),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Estimate, Trial
+from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Difference, Estimate
 
 CONTROL_NAMES = {RANDOM_LAYERS: "random layers, as many", SHUFFLED_LABELS: "shuffled labels"}
 """In the order in which they are shown."""
@@ -45,14 +45,20 @@ def chance(ablation: Ablation) -> float:
     return statistics.fmean(levels) if levels else float("nan")
 
 
-def paired(ablation: Ablation, estimate: Estimate, control: str) -> list[float]:
-    """By seed that both have: an estimate's test accuracy less its control's."""
-    wanted = estimate.representation, estimate.experiment
-    mine, theirs = (
-        {each.seed: each for each in ablation.trials if _is_of(each, wanted, which)} for which in (NO_CONTROL, control)
+def less_control(ablation: Ablation, estimate: Estimate) -> Difference | None:
+    """An experiment's accuracy less that of as many random layers."""
+    cell = estimate.representation, estimate.experiment
+    found = (
+        each
+        for each in ablation.differences
+        if (each.representation, each.experiment) == cell and each.other_control == RANDOM_LAYERS
     )
-    return [mine[seed].test_accuracy - theirs[seed].test_accuracy for seed in mine if seed in theirs]
+    return next(found, None)
 
 
-def _is_of(trial: Trial, cell: tuple[str, str], control: str) -> bool:
-    return (trial.representation, trial.experiment) == cell and trial.control == control
+def in_order(ablation: Ablation, layers: Sequence[str]) -> list[str]:
+    """Layers as the encoder has them."""
+    place = {
+        layer: number for number, layer in enumerate(ablation.single_layers or [f.layer for f in ablation.features])
+    }
+    return sorted(layers, key=lambda layer: (place.get(layer, len(place)), layer))

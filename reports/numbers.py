@@ -48,9 +48,12 @@ def points(fraction: float, *, sign: bool = False) -> str:
     return percent(fraction, sign=sign).removesuffix(f"{SPACE}%")
 
 
-def interval(ci95: tuple[float, float] | None) -> str:
-    """Two fractions in percent: `39.0 – 49.5`."""
-    return ABSENT if ci95 is None else f"{points(ci95[0])} – {points(ci95[1])}".replace(" ", SPACE)
+def interval(ci95: tuple[float, float] | None, *, sign: bool = False) -> str:
+    """Two fractions in percent: `39.0 – 49.5`; of a difference with signs and words, `−1.2 to +3.4`."""
+    if ci95 is None:
+        return ABSENT
+    low, high = (points(end, sign=sign) for end in ci95)
+    return f"{low}{SPACE}{'to' if sign else '–'}{SPACE}{high}"
 
 
 def half_interval(ci95: tuple[float, float] | None) -> str:

@@ -67,7 +67,7 @@ def _ablation(view: AblationView, title: str, figures: str) -> Iterator[str]:
     yield from ("", f"## {escaped(title)}", "", escaped(view.data))
     for picture in view.pictures.values():
         yield from markdown_picture(picture, figures)
-    for name in ("experiments", "estimates", "controls", "layers", "failures"):
+    for name in ("experiments", "estimates", "controls", "differences", "layers", "failures"):
         yield from markdown_table(view.tables[name])
 
 

@@ -10,7 +10,7 @@ from fovcache.bench.profiler.result import Profile
 from fovcache.maintain.contents import CacheContents
 from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Estimate
 
-from .cells import chance, named_experiments, paired
+from .cells import chance, named_experiments
 from .names import listed, shown
 from .numbers import count, digits, duration, interval, percent, rate, size
 from .results import Build, Results
@@ -93,10 +93,9 @@ def _of_builds(builds: Sequence[Build]) -> Iterator[str]:
             f"computed none of {count(warm.samples)} and took {duration(warm.seconds)}."
         )
     elif builds:
-        yield (
-            f"Builds computed {count(sum(each.computed for each in builds))} samples and reused "
-            f"{count(sum(each.reused for each in builds))}."
-        )
+        computed, reused = (sum(getattr(each, name) for each in builds) for name in ("computed", "reused"))
+        seconds = duration(sum(each.seconds for each in builds))
+        yield f"Building the cache computed {count(computed)} samples and reused {count(reused)}, in {seconds}."
 
 
 def _of_cache(cache: CacheContents) -> str:
@@ -131,21 +130,16 @@ def _of_ablation(ablation: Ablation) -> Iterator[str]:
     better, compared = _better_than_random(ablation)
     if compared:
         said.append(
-            f"{count(better)} of {count(compared)} named sets of layers beat as many random layers with every seed"
+            f"{count(better)} of {count(compared)} sets of layers beat as many random ones by an interval above zero"
         )
     if said:
         yield f"Controls: {'; '.join(said)}."
 
 
 def _better_than_random(ablation: Ablation) -> tuple[int, int]:
-    differences = [
-        paired(ablation, each, RANDOM_LAYERS)
-        for each in ablation.estimates
-        if each.control == NO_CONTROL
-        and ablation.estimate(each.representation, each.experiment, RANDOM_LAYERS) is not None
-    ]
-    told = [each for each in differences if each]
-    return sum(min(each) > 0 for each in told), len(told)
+    """(how many experiments are better than as many random layers by an interval above zero, of how many)."""
+    told = [each.ci95 for each in ablation.differences if each.other_control == RANDOM_LAYERS and each.ci95]
+    return sum(low > 0 for low, _ in told), len(told)
 
 
 def _cards_of_profile(profile: Profile) -> Iterator[Card]:
@@ -153,8 +147,8 @@ def _cards_of_profile(profile: Profile) -> Iterator[Card]:
     if now is None:
         return
     yield Card(
-        title="Throughput, as measured",
-        figure=Cell(text=rate(now.samples_per_hour), value=now.samples_per_hour),
+        title="Samples an hour, measured",
+        figure=Cell(text=digits(now.samples_per_hour), value=now.samples_per_hour),
         note=f"{duration(now.s_per_sample)} a sample; the device waits {percent(now.stall)} of the time",
     )
     best = max(profile.predicted, key=lambda each: each.samples_per_hour, default=None)

@@ -95,7 +95,7 @@ def digest(value: str) -> Cell:
 
 def moment(iso: str) -> Cell:
     """A time of ISO 8601, to the minute."""
-    return Cell(text=shown(iso[:16].replace("T", " ")).replace(" ", numbers.SPACE) or numbers.ABSENT)
+    return Cell(text=shown(iso[:16].replace("T", " ")) or numbers.ABSENT, is_code=True)
 
 
 ABSENT = Cell(text=numbers.ABSENT)

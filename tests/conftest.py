@@ -17,12 +17,21 @@ try:
 except ImportError:  # a machine with a GPU may have no more than torch and pytest
     pass
 else:
-    hypothesis.settings.register_profile("local", deadline=None)
-    hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
-    hypothesis.settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
+    for _name, _settings in {
+        "local": {"max_examples": 50},
+        "ci": {"max_examples": 50, "derandomize": True, "database": None},
+        "thorough": {"max_examples": 1000},
+    }.items():
+        hypothesis.settings.register_profile(_name, deadline=None, **_settings)
+    _default = "ci" if os.environ.get("CI") == "true" else "local"
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or _default)
 
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_variable, "2")  # read when torch and BLAS load, here and in subprocesses
+    # Read when torch and BLAS load, here and in subprocesses. pytest-xdist's processes inherit the first's.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os.environ[_variable] = "1"
+    else:
+        os.environ.setdefault(_variable, "2")
 
 # The contracts are files of their own, so that tests of other folders can subclass them.
 sys.path.append(str(Path(__file__).parent / "contracts"))

@@ -21,11 +21,17 @@ def build_all(setting: Setting) -> dict[str, BuildReport]:
         ("encoder", "layer", "pool", "dtype", "feature"),
         [(row["encoder"], row["layer"], row["pool"], row["dtype"], row["digest"][:12]) for row in built.features],
     )
+    if built.computed:
+        say.text(
+            f"{human_bytes(built.bytes_written)} written. Each clip was downloaded and decoded once for both encoders, "
+            "and the layers are read on the way through one forward pass."
+        )
+    else:
+        say.text("An earlier run computed them.")
     say.text(
-        f"{human_bytes(built.bytes_written)} written. Each clip was downloaded and decoded once for both encoders, and "
-        "the layers are read on the way through one forward pass. A feature's digest is its key: change anything that "
-        "decides its numbers (a clip's bytes, frames, size, weights, layer, code), and it is another feature; change "
-        "anything else, and it is a hit. The weights are random numbers here, as the demo downloads none."
+        "A feature's digest is its key: change anything that decides its numbers (a clip's bytes, frames, size, "
+        "weights, layer, code), and it is another feature; change anything else, and it is a hit. The weights are "
+        "random numbers here, as the demo downloads none."
     )
     say.own(
         "fovcache build clips/ --cache features --encoder dinov2-small --encoder vae-sd --layers "
@@ -52,7 +58,8 @@ def build_all(setting: Setting) -> dict[str, BuildReport]:
 def build(
     setting: Setting, encoders: Encoders, manifest: str = DIGITS, dataset: str = DATASET, json: str | None = None
 ) -> BuildReport:
-    """Show the command of a build, do it, and say what was done; `json` is a file's name for the report."""
+    """Show the command of a build, do it, and say what was done; `json` is a file's name for the report:
+    of the last run that computed something."""
     source = setting.path(manifest)
     where = {} if json is None else {"json": setting.path(json)}
     setting.command(
@@ -60,7 +67,7 @@ def build(
     )
     options = BuildOptions(dataset=dataset)
     report = run_build(setting.cache.storage, [source], encoders, options, setting.on_progress)
-    if json is not None:
+    if json is not None and (report.computed or not (setting.folder / json).exists()):
         setting.write_json(json, report.document())
     setting.say.text(
         f"{report.samples:,} clips: {report.computed:,} computed, {report.reused:,} reused, {report.failed:,} failed, "

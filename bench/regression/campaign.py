@@ -81,7 +81,7 @@ def run_lane(folder: Path, campaign: Campaign, out: Path, lane: int, num_lanes: 
     _mend(out / f"lane-{lane}.jsonl")
     done = {line["id"] for line in read_lines(out)}
     own = campaign.ids[lane::num_lanes]
-    with scratch_folder() as scratch:
+    with scratch_folder(if_stopped=None) as scratch:
         for side in ("base", "head"):
             trees.copy_working_tree(root, scratch / side)
         runner = Runner(suite, scratch / "runs", scratch / "head" / "pyproject.toml")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from fovcache.console import STATUS_OK, STATUS_SOME_FAILED
 from fovcache.errors import UsageError
 
 from .judge import ALPHA, MIN_PROCESSES, SLOWER, Difference, difference
-from .machine import check_same_machine
 from .runs import SuiteRuns
 
 SLOWER_BY_FAR, TOO_FEW = "slower", "too few"
@@ -85,7 +84,7 @@ class Comparison:
 
 def compare(base: SuiteRuns, head: SuiteRuns) -> Comparison:
     """Compare two sides. Raises UsageError for other machines, too few processes, and nothing in common."""
-    check_same_machine(base.machine, head.machine)
+    _check_same_machine(base.machine, head.machine)
     for side, runs in (("BASE", base), ("HEAD", head)):
         if len(runs.processes) < MIN_PROCESSES:
             raise UsageError(
@@ -107,6 +106,20 @@ def compare(base: SuiteRuns, head: SuiteRuns) -> Comparison:
         only_head=tuple(name for name in in_head if name not in set(in_base)),
         notes=tuple(_notes(base, head)),
     )
+
+
+def _check_same_machine(base: Mapping[str, str], head: Mapping[str, str]) -> None:
+    fields = dict.fromkeys([*base, *head])
+    differing = [
+        f"{field} {base.get(field, 'unsaid')!r} and {head.get(field, 'unsaid')!r}"
+        for field in fields
+        if base.get(field) != head.get(field)
+    ]
+    if differing:
+        raise UsageError(
+            f"BASE and HEAD were measured on different machines: {'; '.join(differing)}; expected the same; measure "
+            "both here, or let `fovbench check REF` do so"
+        )
 
 
 def _row(name: str, base_s: np.ndarray, head_s: np.ndarray) -> Row:

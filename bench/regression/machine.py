@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeAlias
 
 import psutil
 from blake3 import blake3
 
 from fovcache.builder.request import available_cores
-from fovcache.errors import UsageError
 
 from ..profiler.environment import cpu_limit_cores, cpu_name
-
-Machine: TypeAlias = Mapping[str, str]
-"""Field → value."""
 
 PACKAGES = ("torch", "numpy")
 """Whose versions decide times of code that did not change."""
@@ -45,21 +39,6 @@ def machine() -> dict[str, str]:
     }
     found |= {name: _version(name) for name in PACKAGES}
     return found | {name: os.environ.get(name, "unset") for name in _THREADS}
-
-
-def check_same_machine(base: Machine, head: Machine) -> None:
-    """Raise UsageError, with the fields that differ, where times of the two cannot be compared."""
-    fields = dict.fromkeys([*base, *head])
-    differing = [
-        f"{field} {base.get(field, 'unsaid')!r} and {head.get(field, 'unsaid')!r}"
-        for field in fields
-        if base.get(field) != head.get(field)
-    ]
-    if differing:
-        raise UsageError(
-            f"BASE and HEAD were measured on different machines: {'; '.join(differing)}; expected the same; measure "
-            "both here, or let `fovbench check REF` do so"
-        )
 
 
 def _own_id() -> str:

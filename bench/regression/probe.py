@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
+if TYPE_CHECKING:
+    import pytest
 
 WANTED, REPORT = "FOVBENCH_WANTED", "FOVBENCH_REPORT"
 """Environment: a JSON list of the benchmarks to run, all without it; where the report is written."""

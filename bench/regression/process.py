@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -49,6 +50,8 @@ class Runner:
 
     def __init__(self, suite: Suite, scratch: Path, config: Path) -> None:
         """`config` is the file that configures pytest for both sides; none if it does not exist."""
+        if importlib.util.find_spec("pytest_benchmark") is None:
+            raise UsageError("pytest-benchmark is not installed: `pip install 'fovcache[dev]'`")
         self.suite = suite
         """What is run."""
         self._scratch = scratch

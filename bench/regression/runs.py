@@ -89,6 +89,10 @@ class SuiteRuns:
     schema: int = SCHEMA
     """Of this file."""
 
+    def __post_init__(self) -> None:
+        if not self.machine.get("cores", "").partition(",")[0].isdigit():
+            raise ValueError(f"cores are {self.machine.get('cores')!r}; expected a number")
+
     @property
     def names(self) -> list[str]:
         """Every benchmark that any process measured, in the order in which they were met."""

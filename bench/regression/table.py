@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from fovcache.console import Output
 
-from .check import Check
-from .comparison import Comparison, Row
 from .judge import ALPHA, SLOWER
+
+if TYPE_CHECKING:
+    from .check import Check
+    from .comparison import Comparison, Row
 
 _COLUMNS = ("benchmark", ">BASE", ">HEAD", ">HEAD / BASE", "95 % interval", ">p", ">Cliff's δ", "verdict")
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))

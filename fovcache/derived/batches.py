@@ -21,7 +21,7 @@ _COPIES = 12
 """Of a batch, held at the peak by `ensemble`, the largest: 7 on a CPU, more where torch sorts."""
 _SAMPLE_BYTES = 4096
 """That a sample needs however small its matrix is."""
-_CPU_BYTES = 2 << 20
+_CPU_BYTES = 4 << 20
 """A batch of this size stays in the caches, and is worth the interpreter's part in it."""
 
 

@@ -22,24 +22,22 @@ _ORDINARY = 2.0**30
 class MatrixBatch:
     """`[B, T, C]` in float32 or float64, and lazily what is computed of it, on its device and in its dtype.
 
-    Matrices of extraordinary magnitude are divided by a power of two, `scale`, which changes no bits and keeps
-    squares in range: what has a unit is `restored` at the end. Raises UsageError for NaN and infinity.
+    Matrices of extraordinary magnitude are divided by a power of two, which changes no bits and keeps squares in range:
+    what has a unit is `restored` at the end. Raises UsageError for NaN and infinity.
     """
 
     def __init__(self, x_BTC: torch.Tensor) -> None:
         flat_BM = x_BTC.flatten(1)
         low_B, high_B = flat_BM.amin(dim=1), flat_BM.amax(dim=1)
-        magnitude_B = torch.maximum(low_B.abs(), high_B.abs())
-        if not torch.isfinite(magnitude_B).all():
+        magnitude_B = torch.maximum(-low_B, high_B)
+        smallest, largest = torch.stack(torch.aminmax(magnitude_B)).tolist()
+        if not math.isfinite(largest):
             raise UsageError("a matrix holds NaN or infinity, and has no representation: `fovcache verify` the cache")
-        is_ordinary_B = (magnitude_B == 0) | ((magnitude_B > 1 / _ORDINARY) & (magnitude_B < _ORDINARY))
-        self.scale_B = torch.ones_like(low_B)
-        if not is_ordinary_B.all():
-            exponent_B = torch.frexp(magnitude_B).exponent.clamp(min=math.frexp(torch.finfo(x_BTC.dtype).tiny)[1]) - 1
-            power_B = torch.ldexp(self.scale_B, exponent_B)
-            self.scale_B = torch.where(is_ordinary_B, self.scale_B, power_B)
-            x_BTC = x_BTC / self.scale_B[:, None, None]
-            low_B, high_B = low_B / self.scale_B, high_B / self.scale_B
+        self._scale_B: torch.Tensor | None = None
+        if not 1 / _ORDINARY < smallest <= largest < _ORDINARY:
+            self._scale_B = _scale(magnitude_B)
+            x_BTC = x_BTC / self._scale_B[:, None, None]
+            low_B, high_B = low_B / self._scale_B, high_B / self._scale_B
         self.x_BTC = x_BTC
         """The matrices, scaled."""
         self.flat_BM = x_BTC.flatten(1)
@@ -54,8 +52,10 @@ class MatrixBatch:
 
     def restored(self, numbers_BF: torch.Tensor) -> torch.Tensor:
         """Numbers in the matrices' own unit. What the dtype cannot hold becomes its largest number."""
+        if self._scale_B is None:
+            return numbers_BF
         largest = torch.finfo(numbers_BF.dtype).max
-        return (numbers_BF * self.scale_B[:, None]).clamp(-largest, largest)
+        return (numbers_BF * self._scale_B[:, None]).clamp(-largest, largest)
 
     @cached_property
     def moments(self) -> Moments:
@@ -71,3 +71,11 @@ class MatrixBatch:
     def singular_values_BK(self) -> torch.Tensor:
         """All of them, descending, scaled."""
         return exact_singular_values(self.x_BTC)
+
+
+def _scale(magnitude_B: torch.Tensor) -> torch.Tensor:
+    """`[B]`: a power of two that brings a magnitude to between 1 and 2; 1 for what is ordinary."""
+    least = math.frexp(torch.finfo(magnitude_B.dtype).tiny)[1]
+    exponent_B = torch.frexp(magnitude_B).exponent.clamp(min=least) - 1
+    is_ordinary_B = (magnitude_B > 1 / _ORDINARY) & (magnitude_B < _ORDINARY) | (magnitude_B == 0)
+    return torch.ldexp(torch.ones_like(magnitude_B), exponent_B.masked_fill(is_ordinary_B, 0))

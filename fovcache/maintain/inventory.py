@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..derived.derivation import input_of
+from ..extract.layers import layer_order
 from ..keys.digest import canonical_json
 from ..keys.recipe import Feature
 from ..store import layout
@@ -101,14 +102,7 @@ def _feature(catalog: Catalog, feature: Feature, stored: _Stored) -> FeatureCont
 
 def _place(feature: FeatureContents) -> tuple[Any, ...]:
     derived = feature.representation or ""
-    return bool(derived), feature.encoder, derived, _natural(feature.layer), feature.pool, feature.digest
-
-
-def _natural(layer: str) -> tuple[tuple[int, int, str], ...]:
-    """`blocks.10` after `blocks.9`; `embed` before `blocks.0`, since it comes first in every encoder of ours."""
-    words = layer.split(".")
-    first = (0 if words[0] == "embed" else 1, 0, "")
-    return (first, *((0, int(word), "") if word.isdecimal() else (1, 0, word) for word in words))
+    return bool(derived), feature.encoder, derived, layer_order(feature.layer), feature.pool, feature.digest
 
 
 def _recipe(digest: str, document: Mapping[str, Any], index: RecipeIndex) -> RecipeContents:

@@ -25,8 +25,8 @@ from fovcache.sources.tar_shards import read_tar
 from fovcache.store.documents import sealed, unseal
 
 SUFFIXES = frozenset([".png"])
-NUM_FILES = 60
-NUM_MEMBERS = 10
+NUM_FILES = 40
+NUM_MEMBERS = 6
 LAYERS = ["embed", *(f"blocks.{number}" for number in range(24)), "norm"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from fovcache.probes.result import (
     RANDOM_LAYERS,
     SHUFFLED_LABELS,
     Ablation,
+    Difference,
     Estimate,
     FeatureUsed,
     Trial,
@@ -87,6 +88,7 @@ def made_ablation(
         ),
         estimates=tuple(_estimate(list(group)) for _, group in groups),
         trials=tuple(trials),
+        differences=tuple(_differences(trials, list(chosen))),
         environment={
             "cpu": "AMD EPYC 7B13",
             "cores": 4,
@@ -133,7 +135,7 @@ def _estimate(trials: list[Trial]) -> Estimate:
     accuracies = [trial.test_accuracy for trial in trials]
     mean, num = statistics.mean(accuracies), len(trials)
     sd = statistics.stdev(accuracies) if num > 1 else 0.0
-    half = _T_95.get(num, 2.1) * sd * math.sqrt(1 / num + 0.25) if num > 1 else math.nan
+    half = _half(accuracies) if num > 1 else math.nan
     first = trials[0]
     return Estimate(
         representation=first.representation,
@@ -148,6 +150,39 @@ def _estimate(trials: list[Trial]) -> Estimate:
         num_features=first.num_features,
         num_effective=first.num_effective,
     )
+
+
+def _differences(trials: list[Trial], experiments: list[str]) -> Iterator[Difference]:
+    """Each experiment less its random layers, and less the first."""
+    by_cell: dict[tuple[str, str, str], list[float]] = {}
+    for trial in trials:
+        cell = trial.representation, trial.experiment, trial.control
+        by_cell.setdefault(cell, []).append(trial.test_accuracy)
+    for (name, experiment, control), mine in by_cell.items():
+        if control != NO_CONTROL or experiment not in experiments:
+            continue
+        for other, other_control in ((experiment, RANDOM_LAYERS), (experiments[0], NO_CONTROL)):
+            theirs = by_cell.get((name, other, other_control))
+            if theirs is None or theirs is mine:
+                continue
+            pairs = [one - two for one, two in zip(mine, theirs, strict=True)]
+            mean = statistics.mean(pairs)
+            half = _half(pairs) if len(pairs) > 1 else None
+            yield Difference(
+                representation=name,
+                experiment=experiment,
+                other=other,
+                other_control=other_control,
+                num_seeds=len(pairs),
+                mean=mean,
+                ci95=(mean - half, mean + half) if half is not None else None,
+            )
+
+
+def _half(values: list[float]) -> float:
+    """Half of a 95 % interval of the mean over resplits."""
+    num = len(values)
+    return _T_95.get(num, 2.1) * statistics.stdev(values) * math.sqrt(1 / num + 0.25)
 
 
 def full_ablation() -> Ablation:
@@ -165,6 +200,7 @@ def minimal_ablation() -> Ablation:
         estimates=tuple(kept),
         trials=tuple(trial for trial in ablation.trials if trial.experiment == "all"),
         num_missing=0,
+        differences=(),
         warnings=(),
     )
 
@@ -204,6 +240,15 @@ def hostile_ablation(text: str) -> Ablation:
                 layers=tuple(map(hostile, trial.layers)),
             )
             for trial in ablation.trials
+        ),
+        differences=tuple(
+            replace(
+                each,
+                representation=hostile(each.representation),
+                experiment=hostile(each.experiment),
+                other=hostile(each.other),
+            )
+            for each in ablation.differences
         ),
         environment={text: text},
         warnings=(text,),

@@ -52,10 +52,11 @@ class NamedEncoderContract(ExtractorContract):
     def files(self) -> dict[str, bytes]:
         return pictures()
 
-    def test_a_part_of_the_layers_has_the_same_values(self, extractor: Extractor, items: list[Item]) -> None:
-        every = self.encode(extractor, items)
+    def test_a_part_of_the_layers_has_the_same_values(
+        self, extractor: Extractor, items: list[Item], outputs: dict[str, torch.Tensor]
+    ) -> None:
         for layer in ("embed", "blocks.0", "blocks.7", extractor.layers()[-1]):  # a model is loaded for each
-            assert torch.equal(self.encode(extractor, items, (layer,))[layer], every[layer])
+            assert torch.equal(self.encode(extractor, items, (layer,))[layer], outputs[layer])
 
     def test_layers_have_canonical_names_and_the_last_block_is_the_default(self, extractor: Extractor) -> None:
         blocks = [f"blocks.{number}" for number in range(self.num_blocks)]
@@ -63,11 +64,13 @@ class NamedEncoderContract(ExtractorContract):
         assert list(extractor.layers()) == ["embed", *blocks, "norm", *pooler]
         assert extractor.default_layers() == (blocks[-1],)
 
-    def test_class_and_register_tokens_come_before_the_patches(self, extractor: Extractor, items: list[Item]) -> None:
+    def test_class_and_register_tokens_come_before_the_patches(
+        self, extractor: Extractor, outputs: dict[str, torch.Tensor]
+    ) -> None:
         assert extractor.tokens.num_prefix_tokens == self.num_prefix_tokens
         assert extractor.tokens.has_class_token == (self.num_prefix_tokens > 0)
         patch = {"dinov2": 14, "siglip": 16, "vit": 16}[self.name.partition("-")[0]]
-        tokens = self.encode(extractor, items, ("embed",))["embed"]
+        tokens = outputs["embed"]
         assert tokens.shape[1] == self.num_prefix_tokens + (224 // patch) ** 2
         assert torch.equal(tokens[0, : self.num_prefix_tokens], tokens[1, : self.num_prefix_tokens])
         assert not torch.equal(tokens[0, self.num_prefix_tokens], tokens[1, self.num_prefix_tokens])

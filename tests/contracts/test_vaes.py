@@ -41,8 +41,10 @@ class VaeContract(ExtractorContract):
     def request(self, **options: object) -> EncoderRequest:
         return EncoderRequest(encoder=self.name, weights=self.weights, **options)
 
-    def test_a_latent_has_an_eighth_of_the_frame_s_sides(self, extractor: Extractor, items: list[Item]) -> None:
-        assert self.encode(extractor, items)["latent"].shape == (len(items), 4, 8, 8)
+    def test_a_latent_has_an_eighth_of_the_frame_s_sides(
+        self, extractor: Extractor, items: list[Item], outputs: dict[str, torch.Tensor]
+    ) -> None:
+        assert outputs["latent"].shape == (len(items), 4, 8, 8)
         wide = torch.rand(1, 3, 24, 40)
         session = extractor.session(["latent"], self.device, "float32")
         assert session.encode(wide)["latent"].shape == (1, 4, 3, 5)
@@ -70,9 +72,9 @@ class VaeContract(ExtractorContract):
 
     @pytest.mark.parametrize("compute_dtype", ["bfloat16", "float16"])
     def test_a_half_is_near_float32(self, extractor: Extractor, items: list[Item], compute_dtype: str) -> None:
-        batch = self.batch(extractor, items)
+        batch = self.batch(extractor, items[:1])
         latent = extractor.session(["latent"], self.device, compute_dtype).encode(batch)["latent"]
-        expected = self.encode(extractor, items)["latent"]
+        expected = self.encode(extractor, items[:1])["latent"]
         assert latent.dtype == expected.dtype == torch.float32
         assert not torch.equal(latent, expected)
         similarity = torch.nn.functional.cosine_similarity(latent.flatten(1), expected.flatten(1))

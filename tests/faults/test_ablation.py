@@ -175,18 +175,13 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 
 
 def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_from_there(made: Path, tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource")
     whole = run_ablation(read_config(made / "many.toml"), tmp_path / "whole")
-    size = (tmp_path / "whole" / "trials.jsonl").stat().st_size
-    command = [str(Path(sys.executable).with_name("fovbench")), "ablate", "many.toml", "--out", str(tmp_path / "out")]
-    done = subprocess.run(
-        command,
-        cwd=made,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2)),
-    )
+    size = (tmp_path / "whole" / "trials.jsonl").stat().st_size // 2
+    limited = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
+    fovbench = str(Path(sys.executable).with_name("fovbench"))
+    command = [sys.executable, "-c", f"{limited}; os.execv(sys.argv[1], sys.argv[1:])"]
+    command += [fovbench, "ablate", "many.toml", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=made, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert "trials.jsonl" in done.stderr
     num_kept = len(lines(tmp_path / "out"))

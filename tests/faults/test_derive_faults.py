@@ -231,3 +231,24 @@ def test_a_build_of_nothing_but_failures_derives_nothing(lab: Any) -> None:
         picture.write_bytes(b"no picture: " + picture.name.encode())
     report = lab.build(source, lab.folder / "cache", "--derive", "stats", status=1)
     assert [(row["samples"], row["computed"], row["failed"]) for row in report["derived"]] == [(0, 0, 0)]
+
+
+def test_the_commands_show_and_export_what_was_derived(shared_lab: Any, whole: Path, tmp_path: Path) -> None:
+    listed = [line.split() for line in shared_lab.run("ls", "--cache", whole).out.splitlines()]
+    assert [line[4] for line in listed if "fp32" in line] == ["flat_vec", "stats"]
+    done = shared_lab.run(
+        "export",
+        "--cache",
+        whole,
+        "--representation",
+        "stats",
+        "--layer",
+        "conv",
+        "--out",
+        tmp_path / "x.h5",
+        "--json",
+        "-",
+    )
+    assert (done.status, done.json["shape"]) == (0, [NUM_SAMPLES, 7])
+    told = shared_lab.run("verify", "--cache", whole, "--recompute", 3, "--device", "cpu", "--json", "-").json
+    assert (told["recomputed"]["within_tolerance"], told["recomputed"]["samples"]) == (True, 9)

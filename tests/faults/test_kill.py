@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 NUM_SAMPLES, ROWS_PER_BLOCK, NUM_BLOCKS = 50, 4, 13
-NUM_KILLS = 20
+NUM_KILLS = 12
 
 
 @pytest.fixture(scope="module")

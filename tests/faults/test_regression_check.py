@@ -153,7 +153,8 @@ def test_a_check_that_is_stopped_leaves_nothing(repository: Repository, number: 
     finally:
         process.kill()
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
-    assert err.startswith("error: ")
+    assert err.splitlines() == [err.strip()]
+    assert err.endswith("ed; nothing is kept: the next run begins anew\n")
     assert psutil.wait_procs(children, timeout=5)[1] == []
     assert list(repository.temporary.iterdir()) == []
     assert repository.state() == before

@@ -14,8 +14,9 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from examples import examples
 from fault_server import FaultServer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fovcache.errors import SampleError
@@ -57,7 +58,7 @@ def bytes_on_disk(folder: Path) -> int:
     num_downloads=st.integers(1, 6),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=60)
+@examples(60)
 def test_readers_in_order_get_every_file_and_the_bound_holds(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, bool]], num_downloads: int, seed: int
 ) -> None:

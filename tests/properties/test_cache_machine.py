@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hypothesis import settings
+from examples import examples
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from PIL import Image
@@ -290,4 +290,4 @@ def _wanted(feature: Feature) -> Wanted:
 
 
 TestCacheMachine = CacheMachine.TestCase
-TestCacheMachine.settings = settings(max_examples=80, stateful_step_count=20)
+TestCacheMachine.settings = examples(40, stateful_step_count=20)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,14 +13,13 @@ from typing import Any
 
 import av
 import numpy as np
-from hypothesis import event, given, settings
+from examples import examples
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from fovcache.bench.made_videos import MadeVideo, make_video
 from fovcache.decode.clip import read_clip
 from fovcache.errors import SampleError
-
-NUM_EXAMPLES = int(os.environ.get("DECODE_EXAMPLES", "250"))
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "plain": {"codec": "h264"},
@@ -300,7 +298,7 @@ def clip_or_none(path: Path, ask: Mapping[str, Any]) -> Clip | None:
     return None
 
 
-@settings(max_examples=NUM_EXAMPLES)
+@examples(100)
 @given(videos(), damages, asked)
 def test_a_clip_is_exact_or_refused(video: Video, damage: Damage, ask: Mapping[str, Any]) -> None:
     event(check(video, damage, ask))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -122,7 +123,7 @@ def _check_clips(specs: Sequence[ClipInput], source: VideoSource, windows: Seque
 
 
 @given(st.sampled_from([*KINDS]), many, samplings, windows)
-@settings(max_examples=120)
+@examples(60)
 def test_clips_by_pyav(
     videos: Mapping[str, VideoSource], kind: str, frames: list[FrameInput], sampling: Sampling, windows: list[Window]
 ) -> None:
@@ -130,7 +131,7 @@ def test_clips_by_pyav(
 
 
 @given(st.sampled_from([*KINDS]), many, samplings, windows)
-@settings(max_examples=25)
+@examples(12)
 def test_clips_by_ffmpeg(
     videos: Mapping[str, VideoSource], kind: str, frames: list[FrameInput], sampling: Sampling, windows: list[Window]
 ) -> None:
@@ -138,7 +139,7 @@ def test_clips_by_ffmpeg(
 
 
 @given(st.sampled_from([*KINDS]), many, samplings, windows)
-@settings(max_examples=40)
+@examples(20)
 def test_clips_decoded_elsewhere(
     isolated: IsolatedDecoder,
     videos: Mapping[str, VideoSource],
@@ -156,7 +157,7 @@ def test_clips_decoded_elsewhere(
 
 
 @given(st.sampled_from([*KINDS]), many, samplings, windows)
-@settings(max_examples=60)
+@examples(30)
 def test_what_is_over_a_limit_is_refused_alike(
     videos: Mapping[str, VideoSource], kind: str, frames: list[FrameInput], sampling: Sampling, windows: list[Window]
 ) -> None:
@@ -183,7 +184,7 @@ def stills(draw: st.DrawFn) -> bytes:
 
 
 @given(stills(), many)
-@settings(max_examples=100)
+@examples(50)
 def test_stills(isolated: IsolatedDecoder, data: bytes, frames: list[FrameInput]) -> None:
     decode = functools.partial(isolated.decode, backend="pillow")
     there = [replace(each, decode=decode) for each in frames]

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fovcache.store.index import RecipeIndex, open_index
@@ -58,7 +59,7 @@ def check(index: RecipeIndex, places: Places) -> None:
             assert found in expected if expected else found is None
 
 
-@settings(max_examples=50)
+@examples(20)
 @given(BLOCKS)
 def test_lookup_is_that_of_a_dictionary(new_storage: NewStorage, blocks: Blocks) -> None:
     with new_storage() as storage:
@@ -71,7 +72,7 @@ def test_lookup_is_that_of_a_dictionary(new_storage: NewStorage, blocks: Blocks)
         assert len(again) == len(index)
 
 
-@settings(max_examples=50)
+@examples(20)
 @given(BLOCKS, BLOCKS)
 def test_an_index_that_is_behind_is_made_anew(new_storage: NewStorage, early: Blocks, late: Blocks) -> None:
     with new_storage() as storage:
@@ -83,7 +84,7 @@ def test_an_index_that_is_behind_is_made_anew(new_storage: NewStorage, early: Bl
         check(open_index(storage, RECIPE, save=True), places)
 
 
-@settings(max_examples=50)
+@examples(20)
 @given(BLOCKS.filter(bool), st.data())
 def test_a_damaged_index_is_made_anew(new_storage: NewStorage, blocks: Blocks, data: st.DataObject) -> None:
     with new_storage() as storage:
@@ -103,7 +104,7 @@ def test_a_damaged_index_is_made_anew(new_storage: NewStorage, blocks: Blocks, d
         check(open_index(storage, RECIPE), places)
 
 
-@settings(max_examples=50)
+@examples(20)
 @given(BLOCKS.filter(bool), st.data())
 def test_a_lost_shard_takes_only_its_block_along(new_storage: NewStorage, blocks: Blocks, data: st.DataObject) -> None:
     with new_storage() as storage:

@@ -1,7 +1,8 @@
 """Layer globs against a matcher written another way."""
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fovcache.errors import LayerError
@@ -36,7 +37,7 @@ def matches(pattern: str, name: str) -> bool:
     return pattern[0] in ("?", name[0]) and matches(pattern[1:], name[1:])
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(patterns_and_names())
 def test_globs_choose_what_they_match_in_the_encoders_order(drawn: tuple[list[str], list[str]]) -> None:
     patterns, known = drawn

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fovcache.bench.peers.synthetic import write_features
@@ -71,7 +72,7 @@ def test_an_epoch_is_the_rows_in_its_order(
     assert torch.equal(x, y[:, None] + torch.tensor([0.0, 1000.0, 2000.0]))
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(residency=RESIDENCIES, batch=BATCH_SIZES, taken=st.integers(0, 80), data=st.data())
 def test_a_state_goes_on_where_it_was_taken(
     features: FeatureSet, residency: str, batch: int, taken: int, data: st.DataObject

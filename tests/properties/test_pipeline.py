@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fovcache.errors import SampleError
@@ -115,7 +116,7 @@ def source(num_items: int) -> Iterator[Item]:
     return (Item((number,), 0) for number in range(num_items))
 
 
-@settings(max_examples=150)
+@examples(75)
 @given(stages=stage_lists(), num_items=st.integers(0, 30), max_results=st.integers(1, 3))
 def test_overlapped_equals_serial_within_bounds_and_accounts_for_its_time(
     stages: list[Stage], num_items: int, max_results: int
@@ -137,7 +138,7 @@ def test_overlapped_equals_serial_within_bounds_and_accounts_for_its_time(
     assert_adds_up(pipeline)
 
 
-@settings(max_examples=100)
+@examples(50)
 @given(stages=stage_lists(), num_items=st.integers(1, 20), data=st.data())
 def test_an_error_anywhere_is_raised_and_leaves_no_thread(
     stages: list[Stage], num_items: int, data: st.DataObject
@@ -170,7 +171,7 @@ def test_an_error_anywhere_is_raised_and_leaves_no_thread(
     assert_adds_up(pipeline)
 
 
-@settings(max_examples=50)
+@examples(25)
 @given(stages=stage_lists(), num_items=st.integers(1, 20), at=st.integers(0, 19), means=st.sampled_from("bce"))
 def test_leaving_the_loop_by_break_close_or_error_leaves_no_thread(
     stages: list[Stage], num_items: int, at: int, means: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from examples import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from made_profiles import cost, model, times
 
@@ -16,7 +17,7 @@ from fovcache.bench.profiler.what_if import Artefact, Caching, Options, what_ifs
 INPUTS = ("fetch", "decode")
 STEPS = ("copy", "vae_encode", "encode", "forward", "backward")
 NUM_CORES = 4.0
-FEW = settings(max_examples=25)
+FEW = examples(12)
 """Each is a few simulations."""
 ANOMALY = 1.1
 """Uneven costs can make a queue fill up in an unlucky order, in the real pipeline as in the simulated one."""

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fovcache.errors import DamageError
@@ -62,7 +63,7 @@ def layouts(draw: st.DrawFn, smallest_side: int = 0) -> Layout:
     return Layout(counts, shape, draw(st.sampled_from(DTYPES)), places)
 
 
-@settings(max_examples=80)
+@examples(40)
 @given(layout=layouts(), mapped=st.booleans(), shortest_run=st.sampled_from([1, 1 << 16]), data=st.data())
 def test_reading_in_order(
     new_storage: NewStorage, layout: Layout, mapped: bool, shortest_run: int, data: st.DataObject
@@ -79,7 +80,7 @@ def test_reading_in_order(
         assert torch.equal(out, layout.expected[start:stop])
 
 
-@settings(max_examples=80)
+@examples(40)
 @given(layout=layouts(), mapped=st.booleans(), data=st.data())
 def test_gathering(new_storage: NewStorage, layout: Layout, mapped: bool, data: st.DataObject) -> None:
     positions = np.array(data.draw(st.lists(st.integers(0, len(layout.expected) - 1), max_size=15)), np.int64)
@@ -94,7 +95,7 @@ def test_gathering(new_storage: NewStorage, layout: Layout, mapped: bool, data: 
         assert torch.equal(out, expected)
 
 
-@settings(max_examples=40)
+@examples(20)
 @given(layout=layouts(), data=st.data())
 def test_a_subset_is_the_rows_at_its_positions(new_storage: NewStorage, layout: Layout, data: st.DataObject) -> None:
     positions = np.array(data.draw(st.lists(st.integers(0, len(layout.expected) - 1), min_size=1)), np.int64)
@@ -105,7 +106,7 @@ def test_a_subset_is_the_rows_at_its_positions(new_storage: NewStorage, layout: 
         assert torch.equal(out, layout.expected[torch.from_numpy(positions)])
 
 
-@settings(max_examples=25)
+@examples(12)
 @given(layout=layouts(smallest_side=1), data=st.data())
 def test_a_row_that_no_shard_has_is_damage(new_storage: NewStorage, layout: Layout, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(layout.row) - 1))
@@ -114,7 +115,7 @@ def test_a_row_that_no_shard_has_is_damage(new_storage: NewStorage, layout: Layo
         layout.rows(storage, mapped=True)
 
 
-@settings(max_examples=25)
+@examples(12)
 @given(layout=layouts(smallest_side=1), mapped=st.booleans())
 def test_a_shard_that_was_cut_is_damage(new_storage: NewStorage, layout: Layout, mapped: bool) -> None:
     with new_storage() as storage:

@@ -92,7 +92,9 @@ def test_one_group_has_no_interval() -> None:
     assert found.reason.startswith("test has too few groups (1)")
 
 
-@pytest.mark.parametrize(("of_seeds", "of_items", "of_rest"), [(0.05, 0.5, 0.3), (0.3, 0.1, 0.5), (0.0, 0.4, 0.2)])
+@pytest.mark.parametrize(
+    ("of_seeds", "of_items", "of_rest"), [(0.05, 0.5, 0.3), (0.3, 0.1, 0.5), (0.0, 0.4, 0.2), (0.05, 0.05, 1.0)]
+)
 def test_the_interval_covers_when_both_seeds_and_items_are_drawn(of_seeds, of_items, of_rest) -> None:
     chance = np.random.default_rng(0)
     holds = []

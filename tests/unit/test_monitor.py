@@ -18,6 +18,8 @@ from fovcache.bench.profiler.monitor import Monitor
 from fovcache.bench.profiler.readings import Sample, gpu_readings, host_readings
 from fovcache.errors import UsageError
 
+pytestmark = pytest.mark.alone
+
 BURN = "import time\nend = time.process_time() + {seconds}\nwhile time.process_time() < end: pass"
 
 

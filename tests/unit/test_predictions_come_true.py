@@ -32,6 +32,8 @@ from fovcache.bench.profiler.what_if import Artefact, Caching, Options, what_ifs
 from fovcache.bench.profiler.workload import Workload
 from fovcache.pipeline.stage import Stage
 
+pytestmark = pytest.mark.alone
+
 THROUGHPUT_ERROR = 0.10
 CACHING_ERROR = 0.15
 BATCH_SIZE = 4

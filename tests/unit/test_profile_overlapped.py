@@ -111,13 +111,13 @@ def test_beside_an_asynchronous_device_the_hosts_waits_are_not_the_stall(load_s:
 @up_to_3_times
 def test_a_loader_that_takes_10_percent_of_an_asynchronous_step(reads_loss: bool, stall: float) -> None:
     """In the training thread, as a DataLoader without workers."""
-    device, load = SimulatedDevice(), Cost(0.02)
+    device, load = SimulatedDevice(), Cost(0.01)
     workload = Workload(
         source=numbers,
         inputs=(stage("load", load, "disk", num_workers=3),),
         steps=(
-            stage("forward", given(device, 0.06), "gpu"),
-            stage("backward", given(device, 0.12, reads_loss=reads_loss), "gpu"),
+            stage("forward", given(device, 0.03), "gpu"),
+            stage("backward", given(device, 0.06, reads_loss=reads_loss), "gpu"),
         ),
         device=device,
         is_prefetched=False,

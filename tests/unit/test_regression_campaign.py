@@ -40,7 +40,7 @@ def test_a_part_is_a_sample_of_both_kinds() -> None:
 
 def test_a_slowdown_is_whole_calls() -> None:
     assert campaign().slowed_repeats == 23
-    with pytest.raises(UsageError, match="slower by 1.01; expected"):
+    with pytest.raises(UsageError, match=r"slower by 1\.01; expected"):
         campaign(slowdown=1.01)
 
 

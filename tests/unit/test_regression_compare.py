@@ -15,7 +15,7 @@ from made_runs import MACHINE, made_runs
 from scipy import stats
 
 from fovcache.bench.regression.comparison import Comparison, Row, compare
-from fovcache.bench.regression.machine import check_same_machine, machine
+from fovcache.bench.regression.machine import machine
 from fovcache.bench.regression.runs import SuiteRuns, read_runs
 from fovcache.errors import UsageError
 
@@ -131,7 +131,7 @@ def test_this_machine_is_itself_and_names_no_host() -> None:
     import platform
 
     found = machine()
-    check_same_machine(found, machine())
+    assert found == machine()
     assert found["python"].endswith(platform.python_version())
     assert {"cpu", "cores", "memory", "kernel", "governor", "torch", "numpy"} <= found.keys()
     assert platform.node() not in found.values()

@@ -151,7 +151,7 @@ def test_the_page_of_a_folder_renders_and_asks_nobody(
 ) -> None:
     address, paths = asked
     hostile = f'<img src="{address}/image"><script src="{address}/script"></script><script>console.log("ran")</script>'
-    html = write_results(all_results(hostile), tmp_path / "report").html
+    html = write_results(replace(all_results(hostile), profiles={}), tmp_path / "report").html
     done = browser.run(html, "--dump-dom")
     assert "Method and environment" in done.stdout
     assert done.stdout.rstrip().endswith("</html>")
@@ -159,8 +159,8 @@ def test_the_page_of_a_folder_renders_and_asks_nobody(
     assert "CONSOLE" not in done.stderr + printed.stderr
     assert paths == []
     pdf = (tmp_path / "report.pdf").read_bytes()
-    assert pdf.count(b"/Subtype /Image") >= 7
-    assert len(re.findall(rb"/Type /Page\b", pdf)) > 3
+    assert pdf.count(b"/Subtype /Image") >= 4
+    assert len(re.findall(rb"/Type /Page\b", pdf)) > 2
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_ablations import full_ablation, made_ablation
+from example_ablations import made_ablation
 from example_profiles import faulted_profile
 from parsed_page import Page
 
 import fovcache
 from fovcache.bench.cli import app
+from fovcache.bench.results_folder import find_caches, find_results
 from fovcache.console import run_command
 from fovcache.probes.result import Ablation
 
@@ -103,16 +104,17 @@ def test_an_ablation_in_the_folder_itself_and_out_elsewhere(report: Callable[...
     assert "cache-1-features" not in Page(Path(files["html"]).read_text()).tables
 
 
-@pytest.mark.parametrize("start", [".", "results", "results/tiny"])
+@pytest.mark.parametrize("start", [".", "elsewhere", "results", "results/tiny"])
 def test_a_relative_cache_is_looked_for_where_it_may_lie(
-    report: Callable[..., Any], folder: Path, made: Path, start: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, made: Path, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(folder.parent)
+    (folder.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(folder.parent / "elsewhere")
     (folder.parent / start / "kept").symlink_to(made / "cache")
-    write(folder / "tiny" / "ablation.json", replace(small(), cache="kept"))
-    status, lines, _ = report("results")
-    assert (status, lines) == (0, ["results/report.html"])
-    assert "cache-1-features" in Page((folder / "report.html").read_text()).tables
+    ablation = replace(small(), cache="kept")
+    found, missing = find_caches(Path("../results"), {"tiny/ablation.json": ablation, "ablation.json": ablation})
+    assert [path.resolve() for path in found] == [(made / "cache").resolve()]  # once, though both name it
+    assert len(missing) == (start == "results/tiny")  # from the folder itself there is no `kept`
 
 
 def test_a_cache_that_is_named_must_be_one(report: Callable[..., Any], folder: Path, made: Path) -> None:
@@ -158,18 +160,16 @@ def test_a_folder_without_results_says_what_makes_some(report: Callable[..., Any
         ({"format": "fovbench ablation 9"}, "its format is not 'fovbench ablation 1'"),
     ],
 )
-def test_a_malformed_result_is_left_out_with_the_reason(
-    report: Callable[..., Any], folder: Path, change: dict[str, Any], reason: str
-) -> None:
+def test_a_malformed_result_is_left_out_with_the_reason(folder: Path, change: dict[str, Any], reason: str) -> None:
     (folder / "tiny" / "ablation.json").write_text(json.dumps(small().document() | change))
     build = json.loads((folder / "first.json").read_text())
     (folder / "first.json").write_text(json.dumps(build | {"computed": "4"}))
-    status, lines, _ = report(folder)
-    assert status == 0
-    assert lines[0].startswith("warning: first.json is left out: computed of a build is '4'")
-    assert lines[1].startswith("warning: tiny/ablation.json is left out: ")
-    assert reason in lines[1]
-    assert len(lines) == 3
+    found = find_results(folder)
+    first, second = found.warnings
+    assert first.startswith("first.json is left out: computed of a build is '4'")
+    assert second.startswith("tiny/ablation.json is left out: ")
+    assert reason in second
+    assert (list(found.profiles), list(found.builds), found.ablations) == (["profile.json"], ["again.json"], {})
 
 
 def test_a_report_that_cannot_be_written_is_one_line_and_status_3(report: Callable[..., Any], folder: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_page_that_cannot_be_replaced_leaves_the_earlier_one(report: Callable[
     before = (folder / "report.html").read_bytes()
     (folder / "report.md").unlink()
     (folder / "report.md").mkdir()
-    write(folder / "tiny" / "ablation.json", full_ablation())
+    write(folder / "tiny" / "ablation.json", replace(small(), name="another"))
     assert report(folder)[0] == 3
     assert (folder / "report.html").read_bytes() == before
     assert not [path for path in folder.rglob("*") if path.name.endswith(".tmp")]

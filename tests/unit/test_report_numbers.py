@@ -77,3 +77,12 @@ def test_a_deep_mapping_ends() -> None:
     texts = [text for _, text, _ in numbers.entries({"deep": deep, "long": [*range(500), long]})]
     assert sum(map(len, texts)) < 300
     assert texts[-1].endswith("18, 19, 481 more")
+
+
+def test_fractions_beside_each_other_leave_the_sign_to_the_heading() -> None:
+    assert numbers.points(0.3642) == "36.4"
+    assert numbers.points(-0.0105, sign=True) == "−1.1"
+    assert numbers.interval((0.39, 0.495)) == "39.0\u00a0–\u00a049.5"
+    assert numbers.interval((-0.012, 0.034), sign=True) == "−1.2\u00a0to\u00a0+3.4"
+    assert numbers.half_interval((0.39, 0.495)) == "±\u00a05.2"
+    assert (numbers.interval(None), numbers.half_interval(None)) == ("–", "")

@@ -10,17 +10,10 @@ from typing import Any
 
 import pytest
 from example_ablations import full_ablation, hostile_ablation, made_ablation, minimal_ablation
+from example_caches import example_cache
 from example_profiles import faulted_profile, full_profile
 from parsed_page import Page
 
-from fovcache.maintain.contents import (
-    CacheContents,
-    DatasetContents,
-    DerivedContents,
-    FailureGroup,
-    FeatureContents,
-    RecipeContents,
-)
 from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, FailedTrial
 from fovcache.reports import Build, ReportFiles, Results, write_results
 from fovcache.reports.cells import named_experiments, representations
@@ -33,46 +26,6 @@ COLD = Build(
     load_seconds=1.2, bytes_written=1_612_032,
 )  # fmt: skip
 WARM = replace(COLD, file="again.json", computed=0, reused=1197, seconds=0.31, bytes_written=0)
-
-
-def example_cache() -> CacheContents:
-    """Two layers of an encoder, one of them with a derived feature, and failures."""
-    numerics = {"torch": "2.13", "device_name": "x86_64", "decoder": "pyav 62"}
-    layer = FeatureContents(
-        digest="ab" * 32, recipe="cd" * 32, encoder="vit-tiny", representation=None, layer="blocks.10", pool="tokens",
-        dtype="bf16", row_shape=(8, 197, 192), num_rows=1197, size_bytes=722_000_000,
-    )  # fmt: skip
-    return CacheContents(
-        path="demo/cache",
-        datasets=(
-            DatasetContents(
-                name="digits", digest="ef" * 32, created="2026-11-21T03:02:54+00:00", sources=("train=clips",),
-                num_samples=1200, num_distinct=1150, num_groups=599, splits={"": 3, "train": 1197},
-                labels={"0": 120, "7": 117}, rows={layer.digest: 1197},
-                failures=(FailureGroup(stage="decode", reason="corrupt frame 31", permanent=True, num_samples=3),),
-            ),
-        ),
-        recipes=(
-            RecipeContents(
-                digest="cd" * 32, encoder="vit-tiny", clip="8 frames, uniform", geometry="224 px, crop, bicubic",
-                decoder="pyav on cpu", weights="random:0", compute_dtype="float32", document={}, numerics=(numerics,),
-                written="2026-11-21T03:05:00+00:00",
-            ),
-        ),
-        derived=(
-            DerivedContents(
-                digest="12" * 32, function="spectral", version=1, parameters={"k": 10}, input=layer.digest,
-                numerics=(numerics,), written="2026-11-21T03:06:00+00:00",
-            ),
-        ),
-        features=(
-            layer,
-            replace(layer, digest="bb" * 32, layer="blocks.2", row_shape=None),
-            replace(layer, digest="34" * 32, recipe="12" * 32, representation="spectral", row_shape=(32,), dtype="fp32",
-                    size_bytes=153_216),
-        ),
-        num_shards=7, shard_bytes=1_500_000_000, total_bytes=1_600_000_000, num_lost=0,
-    )  # fmt: skip
 
 
 def example_results() -> Results:
@@ -134,16 +87,36 @@ def test_controls_stand_beside_what_they_control(page: Page) -> None:
         assert mine is not None
         assert random is not None
         assert shuffled is not None
-        by_seed = {
-            (trial.control, trial.seed): trial.test_accuracy
-            for trial in ablation.trials
-            if (trial.representation, trial.experiment) == cell
-        }
-        differences = [by_seed[NO_CONTROL, seed] - by_seed[RANDOM_LAYERS, seed] for seed in range(5)]
-        assert values(row) == [
-            mine.mean, random.mean, pytest.approx(sum(differences) / 5), shuffled.mean, mine.chance
+        (difference,) = [
+            each for each in ablation.differences
+            if (each.representation, each.experiment) == cell and each.other_control == RANDOM_LAYERS
         ]  # fmt: skip
-        assert row[6]["text"] == f"{sum(each > 0 for each in differences)} of 5"
+        assert values(row) == [mine.mean, random.mean, difference.mean, shuffled.mean, mine.chance]
+        assert row[5]["text"].replace("−", "-") == f"{100 * difference.mean:+.1f}"
+        assert difference.ci95 is not None
+        low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in difference.ci95)
+        assert row[6]["text"] == f"{low}\u00a0to\u00a0{high}"
+
+
+def test_differences_between_experiments_have_their_table(page: Page) -> None:
+    ablation = full_ablation()
+    _, *rows = page.tables["ablation-1-differences"]
+    found = {tuple(cell["text"] for cell in row[:3]): values(row) for row in rows}
+    assert found == {
+        (each.representation, each.experiment, each.other): [each.num_seeds, each.mean]
+        for each in ablation.differences
+        if each.other_control == NO_CONTROL
+    }
+    assert len(rows) == 12
+
+
+def test_layers_are_listed_in_the_encoders_order(tmp_path: Path) -> None:
+    ablation = made_ablation(["stats"], {"all": 12}, num_seeds=2)
+    mixed = {"all": tuple(sorted(ablation.experiments["all"]))}  # blocks.10 before blocks.2
+    results = Results(name="x", profiles={}, ablations={"a": replace(ablation, experiments=mixed)})
+    page = Page(write_results(results, tmp_path).html.read_text())
+    (row,) = page.tables["ablation-1-experiments"][1:]
+    assert row[2]["text"] == ", ".join(f"blocks.{number}" for number in range(12))
 
 
 def test_the_summary_says_the_main_numbers_in_a_few_sentences(page: Page) -> None:
@@ -183,7 +156,7 @@ def test_the_cache_and_its_provenance_are_told(page: Page) -> None:
     assert dataset[5]["text"] == "2 of 117 to 120 samples0, 7"
     assert [cell["text"] for cell in tables["cache-1-recipes"][0]] == [
         "vit-tiny", "random:0", "8 frames, uniform", "224 px, crop, bicubic", "pyav on cpu", "float32",
-        "torch 2.13, x86_64, pyav 62", "2026-11-21\u00a003:05", "cdcdcdcdcdcd",
+        "torch 2.13, x86_64, pyav 62", "2026-11-21 03:05", "cdcdcdcdcdcd",
     ]  # fmt: skip
     assert [row[4]["text"] for row in tables["cache-1-features"]] == ["8 × 197 × 192", "various"]
     (derived,) = tables["cache-1-derived"]
@@ -312,11 +285,11 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["x" * 20_000, "\ud800 \x00 \x1b[31m 名前 🎬 \u202e", "line\n\n# heading\n| a", ""])
 def test_any_text_gives_a_report(tmp_path: Path, text: str) -> None:
-    files = write_results(tainted(text), tmp_path)
+    files = write_results(replace(tainted(text), profiles={}), tmp_path)  # a profile's names: test_report_page
     Page(files.html.read_text())
     assert files.markdown is not None
     assert files.markdown.read_text().count("\n# ") == 0
-    assert files.html.stat().st_size < 12_000_000
+    assert files.html.stat().st_size < 6_000_000
 
 
 def test_what_runs_from_right_to_left_is_kept_apart() -> None:
@@ -343,7 +316,7 @@ def test_several_profiles_and_ablations_have_a_section_each(tmp_path: Path) -> N
     small = made_ablation(["stats"], {"all": 2}, num_layers=2, num_seeds=2)
     results = Results(
         name="x",
-        profiles={"a.json": full_profile(), "b.json": faulted_profile()},
+        profiles={"a.json": faulted_profile(), "b.json": faulted_profile()},
         ablations={"one/ablation.json": small, "two/ablation.json": replace(small, name="second")},
     )
     files = write_results(results, tmp_path)
@@ -352,9 +325,9 @@ def test_several_profiles_and_ablations_have_a_section_each(tmp_path: Path) -> N
     assert len(ids) == len(set(ids))
     for title in ("Where the time goes: a.json", "Where the time goes: b.json", "Ablation: digits", "Ablation: second"):
         assert title in page.shown
-    assert "This profile ended early, in ffmpeg extraction (pyav)" in page.shown
+    assert page.shown.count("This profile ended early, in ffmpeg extraction (pyav)") == 2
     assert [path.name for path in files.pngs] == [
-        "waterfall.png", "timeline.png", "what_if.png", "waterfall-2.png", "forest.png", "heat_map.png",
+        "waterfall.png", "waterfall-2.png", "forest.png", "heat_map.png",
         "forest-2.png", "heat_map-2.png",
     ]  # fmt: skip
 
@@ -372,9 +345,10 @@ def test_an_earlier_reports_pictures_go_and_nothing_else(tmp_path: Path) -> None
     assert {name: left[name] for name in mine} == mine
 
 
-def test_the_same_results_give_the_same_files(files: ReportFiles, tmp_path: Path) -> None:
-    again = write_results(example_results(), tmp_path)
-    assert again.html.read_bytes() == files.html.read_bytes()
-    assert files.markdown is not None
-    assert again.markdown is not None
-    assert again.markdown.read_bytes() == files.markdown.read_bytes()
+def test_the_same_results_give_the_same_files(tmp_path: Path) -> None:
+    small = made_ablation(["stats"], {"all": 2}, num_layers=2, num_seeds=2)
+    results = replace(example_results(), profiles={}, ablations={"ablation.json": small})
+    one, two = (write_results(results, tmp_path / name) for name in ("one", "two"))
+    assert one.html.read_bytes() == two.html.read_bytes()
+    assert [path.read_bytes() for path in one.pngs] == [path.read_bytes() for path in two.pngs]
+    assert (tmp_path / "one" / "report.md").read_bytes() == (tmp_path / "two" / "report.md").read_bytes()

@@ -28,7 +28,7 @@ def test_columns_that_are_constant_but_for_rounding_are_dropped() -> None:
     x[:, 1] = 4.0
     x[:, 2] = 1 + 3e-8 * noise[:, 0]  # the share of the only singular value
     x[:, 3] = 3e-8 * noise[:, 1]  # the entropy of it
-    x[:, 4] = 0.0
+    x[:, 4] = 1000 + 1e-5 * noise[:, 2]
     scaling = fit_scaling(x)
     assert scaling.kept.tolist() == [0, 5]
     assert (scaling.num_features, scaling.num_effective) == (6, 2)

@@ -8,6 +8,7 @@ import pytest
 
 from fovcache.errors import SplitError, UsageError
 from fovcache.probes.splits import Partition, SplitRule, partition, varies_with_seed
+from fovcache.probes.units import find_units
 
 RESPLIT, GIVEN = SplitRule(kind="resplit"), SplitRule(kind="given")
 BY_GROUP = SplitRule(kind="resplit", group=True)
@@ -36,6 +37,14 @@ def test_what_rounding_takes_from_one_class_another_gets() -> None:
     parts = partition(keys_of(range(500)), labels, None, None, RESPLIT, 0)
     assert len(parts.test) == 125
     assert set(np.bincount(labels[parts.test]).tolist()) == {1, 2}
+
+
+def test_a_class_in_large_groups_does_not_shift_one_in_small_groups() -> None:
+    labels = np.repeat([0, 1], [70, 40])
+    groups = [f"g{number // 7}" if number < 70 else f"s{number}" for number in range(110)]
+    for seed in range(20):
+        parts = partition(keys_of(range(110)), labels, groups, None, BY_GROUP, seed)
+        assert abs((labels[parts.test] == 1).sum() - 10) <= 1
 
 
 def test_a_seed_is_a_split_and_another_seed_another() -> None:
@@ -75,6 +84,11 @@ def test_groups_that_share_a_sample_are_one() -> None:
         parts = partition(keys_of(names), labels, groups, None, BY_GROUP, seed)
         first = [side for side in (parts.train, parts.validation, parts.test) if set(side.tolist()) & {0, 1, 2, 3}]
         assert len(first) == 1
+
+
+def test_a_group_has_the_label_of_most_of_its_samples() -> None:
+    units = find_units(keys_of(range(7)), np.array([1, 0, 1, 2, 2, 0, 0]), ["a", "a", "a", "b", "b", "b", "b"])
+    assert dict(zip(units.identities, units.labels.tolist(), strict=True)) == {b"group a": 1, b"group b": 0}
 
 
 def test_a_sample_without_a_group_stands_for_itself() -> None:
