@@ -41,7 +41,23 @@ pytest.register_assert_rewrite("extractor_contract", "loader_contract", "represe
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("SHARED") or ROOT.parent / "shared").resolve()
 HOUSE = (".ci", "bench", "docs", "fovcache", "models", "probes", "reports", "tests")
+ALONE = b"pytest.mark.alone"
 FAIL_WITHOUT_CUDA = os.environ.get("FAIL_WITHOUT_CUDA", "") not in ("", "0")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Imports no file for `-m alone` that does not have the mark: all of them would take seconds."""
+    if config.option.markexpr != "alone" or collection_path.suffix != ".py":
+        return None
+    return None if ALONE in collection_path.read_bytes() else True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fails where a test would be left out above."""
+    for item in items:
+        if item.get_closest_marker("alone") and ALONE not in item.path.read_bytes():
+            raise pytest.UsageError(f"{item.nodeid} is marked `alone`; expected {ALONE.decode()} in its file")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -58,8 +58,10 @@ def build_all(setting: Setting) -> dict[str, BuildReport]:
 def build(
     setting: Setting, encoders: Encoders, manifest: str = DIGITS, dataset: str = DATASET, json: str | None = None
 ) -> BuildReport:
-    """Show the command of a build, do it, and say what was done; `json` is a file's name for the report:
-    of the last run that computed something."""
+    """Show the command of a build, do it, and say what was done.
+
+    `json` is a file's name, for the report; a run that computes nothing leaves an earlier one's as it is.
+    """
     source = setting.path(manifest)
     where = {} if json is None else {"json": setting.path(json)}
     setting.command(

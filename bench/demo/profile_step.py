@@ -45,7 +45,7 @@ def profile(setting: Setting) -> Profile:
     for table in (stage_table(found), run_table(found), what_if_table(found.predicted)):
         say.table(table.columns, table.rows)
     for sentence in (*meaning(found), *doubts(found)):
-        say.text(sentence)
+        say.text(sentence[0].upper() + sentence[1:])
     say.own("fovbench profile clips/ --encoder dinov2-small --vae vae-sd --frames 8 --verify")
     return found
 

@@ -189,7 +189,7 @@ def main(
     slowdown: Annotated[float, typer.Option(metavar="RATIO", help="Of one benchmark in those.")] = 1.15,
     lanes: Annotated[int, typer.Option(metavar="N", help="Comparisons at a time, each on a core of its own.")] = 3,
     suite: Annotated[Path, typer.Option(metavar="PATH", help="Fast benchmarks.")] = SUITE,
-    max_time: Annotated[float, typer.Option(metavar="S", help="Of a benchmark in a process.")] = 0.02,
+    max_time: Annotated[float, typer.Option(metavar="S", help="Of a benchmark in a process.")] = 0.025,
 ) -> None:
     """Compare equal and slowed sides many times, and count what alarmed."""
     campaign = Campaign(

@@ -6,11 +6,11 @@ Axes: B samples, T tokens, C channels, M = T·C values, K singular values.
 from __future__ import annotations
 
 import math
-from functools import cached_property
 
 import torch
 
 from ..errors import UsageError
+from .lazy import lazy
 from .moments import Moments
 from .quantiles import sorted_values
 from .singular_values import exact_singular_values
@@ -57,17 +57,17 @@ class MatrixBatch:
         largest = torch.finfo(numbers_BF.dtype).max
         return (numbers_BF * self._scale_B[:, None]).clamp(-largest, largest)
 
-    @cached_property
+    @lazy
     def moments(self) -> Moments:
         """Of the values, scaled."""
         return Moments(self.flat_BM, is_constant_B=self.low_B == self.high_B)
 
-    @cached_property
+    @lazy
     def sorted_BM(self) -> torch.Tensor:
         """The values in ascending order, scaled."""
         return sorted_values(self.flat_BM)
 
-    @cached_property
+    @lazy
     def singular_values_BK(self) -> torch.Tensor:
         """All of them, descending, scaled."""
         return exact_singular_values(self.x_BTC)

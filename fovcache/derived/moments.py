@@ -5,9 +5,9 @@ Axes: B samples, M values.
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
+
+from .lazy import lazy
 
 
 class Moments:
@@ -24,30 +24,30 @@ class Moments:
         self.mean_B = rough_B1.squeeze(1) + self._error_B
         """Σx / M."""
 
-    @cached_property
+    @lazy
     def variance_B(self) -> torch.Tensor:
         """Σ(x − mean)² / M."""
         about_rough_B = _mean_square(self._centred_BM)
         return (about_rough_B - self._error_B.square()).clamp_(min=0).masked_fill_(self._is_constant_B, 0)
 
-    @cached_property
+    @lazy
     def std_B(self) -> torch.Tensor:
         """With ddof 0, as numpy's."""
         return self.variance_B.sqrt()
 
-    @cached_property
+    @lazy
     def mean_absolute_deviation_B(self) -> torch.Tensor:
         """Σ|x − mean| / M."""
         return self._standardised_BM.abs().mean(dim=1) * self.std_B
 
-    @cached_property
+    @lazy
     def shape_B2(self) -> torch.Tensor:
         """`[B, 2]`: E[z³] and E[z⁴] of z = (x − mean) / std, scipy's skew and its kurtosis plus 3; 0 without spread."""
         square_BM = self._standardised_BM.square()
         third_B = (self._standardised_BM * square_BM).mean(dim=1)
         return torch.stack([third_B, _mean_square(square_BM)], dim=1)
 
-    @cached_property
+    @lazy
     def _standardised_BM(self) -> torch.Tensor:
         std_B1 = self.std_B[:, None]
         inverse_B1 = torch.where(std_B1 > 0, 1 / std_B1, 0)

@@ -25,9 +25,9 @@ from fovcache.sources.tar_shards import read_tar
 from fovcache.store.documents import sealed, unseal
 
 SUFFIXES = frozenset([".png"])
-NUM_FILES = 40
-NUM_MEMBERS = 6
-LAYERS = ["embed", *(f"blocks.{number}" for number in range(24)), "norm"]
+NUM_FILES = 16
+NUM_MEMBERS = 3
+LAYERS = ["embed", *(f"blocks.{number}" for number in range(8)), "norm"]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_digest_a_document(benchmark: BenchmarkFixture) -> None:
 
 
 def test_seal_a_document(benchmark: BenchmarkFixture) -> None:
-    document = {"rows": [{"key": f"{number:064x}", "row": number} for number in range(40)]}
+    document = {"rows": [{"key": f"{number:064x}", "row": number} for number in range(10)]}
     assert benchmark(lambda: unseal(sealed(document), "document")) == document
 
 
@@ -113,4 +113,4 @@ def test_choose_frames(benchmark: BenchmarkFixture) -> None:
 
 
 def test_order_an_epoch(benchmark: BenchmarkFixture) -> None:
-    assert len(benchmark(epoch_order, 20_000, seed=0, epoch=1)) == 20_000
+    assert len(benchmark(epoch_order, 5000, seed=0, epoch=1)) == 5000

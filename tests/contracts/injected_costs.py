@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, ParamSpec
 
-import pytest
-
 from fovcache.errors import SampleError
 from fovcache.pipeline.stage import Stage
 
@@ -93,8 +91,8 @@ class Flaky(Cost):
 
 
 def up_to_3_times(test: Callable[P, None]) -> Callable[P, None]:
-    """The test, alone, and again where it fails: other work on the machine can come between a cost and its measurement
-    once or twice, while what measures wrongly does so each time."""
+    """The test again where it fails: other work on the machine can come between a cost and its measurement once or
+    twice, while what measures wrongly does so each time."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -105,7 +103,7 @@ def up_to_3_times(test: Callable[P, None]) -> Callable[P, None]:
                 pass
         return test(*args, **kwargs)
 
-    return pytest.mark.alone(run)
+    return run
 
 
 def stage(id_: str, run: Any, resource: str = "cpu", **settings: Any) -> Stage:

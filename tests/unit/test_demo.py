@@ -82,7 +82,8 @@ def command(*args: str) -> list[str]:
 
 
 def start(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    # The command sets the spin count before it loads torch, which the script does too early.
+    environment = {**os.environ, "PYTHONWARNINGS": "error", "GOMP_SPINCOUNT": "1000"}
     return subprocess.run(command(*args), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 

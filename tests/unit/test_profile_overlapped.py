@@ -14,6 +14,8 @@ from fovcache.bench.profiler.profile import measure, measure_overlapped
 from fovcache.bench.profiler.result import OverlappedRun
 from fovcache.bench.profiler.workload import Workload
 
+pytestmark = pytest.mark.alone
+
 POINTS = 0.02
 """Two of them."""
 NUM = 20

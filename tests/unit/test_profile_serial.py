@@ -14,6 +14,8 @@ from fovcache.bench.profiler.profile import Measurement, measure
 from fovcache.bench.profiler.workload import Workload
 from fovcache.errors import UsageError
 
+pytestmark = pytest.mark.alone
+
 BATCH, WARMUP, NUM = 4, 1, 20
 
 

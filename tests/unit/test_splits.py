@@ -47,6 +47,22 @@ def test_a_class_in_large_groups_does_not_shift_one_in_small_groups() -> None:
         assert abs((labels[parts.test] == 1).sum() - 10) <= 1
 
 
+def test_groups_that_hold_every_class_are_divided_whole() -> None:
+    labels, groups = np.arange(160) % 4, [f"g{number // 4}" for number in range(160)]
+    parts = partition(keys_of(range(160)), labels, groups, None, BY_GROUP, 0)
+    for side, num in ((parts.test, 10), (parts.validation, 6), (parts.train, 24)):
+        assert np.bincount(labels[side]).tolist() == [num] * 4
+        assert len({groups[position] for position in side}) == num
+
+
+def test_a_class_that_is_the_majority_of_two_groups_and_in_many_is_divided() -> None:
+    groups = [f"g{number // 10}" for number in range(300)]
+    labels = np.array([0] * 9 + [1]).repeat(30).reshape(10, 30).T.ravel()
+    labels[:20] = 1
+    parts = partition(keys_of(range(300)), labels, groups, None, BY_GROUP, 0)
+    assert all(set(labels[side]) == {0, 1} for side in (parts.train, parts.validation, parts.test))
+
+
 def test_a_seed_is_a_split_and_another_seed_another() -> None:
     keys, labels = keys_of(range(100)), np.arange(100) % 2
     once, again, other = (partition(keys, labels, None, None, RESPLIT, seed) for seed in (3, 3, 4))
