@@ -13,6 +13,8 @@ from typing import Any
 
 import psutil
 
+from .process_tree import cpu_s, descendants
+
 
 class HostCounters:
     """Reads the counters. One that this machine does not have is named in `absent`, and never raises."""
@@ -38,7 +40,7 @@ class HostCounters:
 
     def _tree(self) -> list[psutil.Process]:
         try:
-            children = self._own.children(recursive=True)
+            children = descendants()
         except (psutil.Error, OSError) as error:
             self.absent["children"] = _reason(error)
             children = []
@@ -71,11 +73,7 @@ def _each(tree: list[psutil.Process], read: Callable[[psutil.Process], tuple[flo
 
 
 def _cpu(tree: list[psutil.Process]) -> dict[str, float]:
-    def read(process: psutil.Process) -> tuple[float, ...]:
-        times = process.cpu_times()
-        return times.user + times.children_user, times.system + times.children_system
-
-    users, systems = zip(*_each(tree, read), strict=True)
+    users, systems = zip(*_each(tree, cpu_s), strict=True)
     return {"cpu_user_s": sum(users), "cpu_system_s": sum(systems)}
 
 

@@ -10,7 +10,7 @@ import math
 import torch
 
 from ..errors import UsageError
-from .lazy import lazy
+from .lazy_attribute import lazy
 from .moments import Moments
 from .quantiles import sorted_values
 from .singular_values import exact_singular_values

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from .lazy import lazy
+from .lazy_attribute import lazy
 
 
 class Moments:
