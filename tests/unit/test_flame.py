@@ -83,7 +83,7 @@ def _record(file: Path) -> Flame:
 def test_a_speedscope_profile_has_our_functions_and_those_of_children(tmp_path: Path) -> None:
     flame = _record(tmp_path / "new" / "a.speedscope.json")
     assert flame.problem is None
-    assert flame.result is not None
+    assert flame.result is not None, flame.problem
     assert flame.result.format == "speedscope"
     document = json.loads(flame.result.file.read_text())
     assert document["$schema"].endswith("file-format-schema.json")
@@ -140,7 +140,7 @@ def test_what_is_raised_inside_is_raised_and_the_stacks_are_kept(tmp_path: Path)
 
     with pytest.raises(KeyError):
         run()
-    assert flame.result is not None
+    assert flame.result is not None, flame.problem
     assert flame.pid is None
 
 
@@ -148,7 +148,7 @@ def test_what_is_raised_inside_is_raised_and_the_stacks_are_kept(tmp_path: Path)
 def test_it_ends_by_itself_after_its_longest_duration(tmp_path: Path) -> None:
     with Flame(tmp_path / "a.json", max_duration_s=1, rate_hz=50) as flame:
         a_busy_function(1.6)
-    assert flame.result is not None
+    assert flame.result is not None, flame.problem
     assert flame.result.num_samples >= 25
 
 
@@ -160,7 +160,7 @@ def test_under_yama_our_own_child_is_let_in_and_out_again(tmp_path: Path, monkey
     monkeypatch.setattr(flame_module, "_YAMA", scope)
     with Flame(tmp_path / "a.json") as flame:
         a_busy_function(0.2)
-    assert flame.result is not None
+    assert flame.result is not None, flame.problem
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv, to run py-spy without capabilities")
