@@ -35,7 +35,8 @@ def sentences(results: Results) -> list[str]:
     said += _of_builds(results.builds)
     said += [_of_cache(cache) for cache in results.caches]
     for ablation in results.ablations.values():
-        said += _of_ablation(ablation)
+        of = f"Ablation {shown(ablation.name, 40)}: " if len(results.ablations) > 1 else ""
+        said += [f"{of}{sentence}" for sentence in _of_ablation(ablation)]
     return said
 
 
@@ -102,7 +103,8 @@ def _of_cache(cache: CacheContents) -> str:
     plain = [each for each in cache.features if each.representation is None]
     samples = sum(each.num_samples for each in cache.datasets)
     failed = sum(group.num_samples for each in cache.datasets for group in each.failures)
-    text = f"The cache holds {count(samples)} samples ({listed(each.name for each in cache.datasets)})"
+    datasets = f" in {count(len(cache.datasets))} datasets" if len(cache.datasets) > 1 else ""
+    text = f"The cache holds {count(samples)} samples{datasets} ({listed(each.name for each in cache.datasets)})"
     text += f" and {count(len(plain))} features of {listed(sorted({each.encoder for each in plain}), 4)}"
     derived = len(cache.features) - len(plain)
     text += f", {count(derived)} derived from them" if derived else ""

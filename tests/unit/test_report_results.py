@@ -325,6 +325,7 @@ def test_several_profiles_and_ablations_have_a_section_each(tmp_path: Path) -> N
     assert len(ids) == len(set(ids))
     for title in ("Where the time goes: a.json", "Where the time goes: b.json", "Ablation: digits", "Ablation: second"):
         assert title in page.shown
+    assert page.shown.index("Ablation digits: Highest") < page.shown.index("Ablation second: Highest")
     assert page.shown.count("This profile ended early, in ffmpeg extraction (pyav)") == 2
     assert [path.name for path in files.pngs] == [
         "waterfall.png", "waterfall-2.png", "forest.png", "heat_map.png",
