@@ -26,11 +26,12 @@ demo: $(STAMP)
 	$(VENV)/bin/fovbench demo
 
 # What an `alone` test asserts depends on time or on free cores: those run afterwards, one by one. Either part fails
-# the whole, and both are run.
+# the whole, and both are run. A test that hangs shows where, and ends its process.
+test: NO_HANG = -o faulthandler_timeout=240 -o faulthandler_exit_on_timeout=true
 test: $(ENVIRONMENT)
 	status=0; \
-	$(PY) -m pytest -n $(WORKERS) --dist loadscope -m "not alone" || status=1; \
-	$(PY) -m pytest -m alone || status=1; \
+	$(PY) -m pytest $(NO_HANG) -n $(WORKERS) --dist loadscope -m "not alone" || status=1; \
+	$(PY) -m pytest $(NO_HANG) -m alone || status=1; \
 	exit $$status
 
 lint: $(ENVIRONMENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import threading
@@ -20,7 +21,7 @@ from fovcache.keys.recipe import sample_key
 
 
 class Watch:
-    """Looks at how many bytes lie in a folder, all the time."""
+    """Looks at how many bytes lie in a folder, all the time: of files that were all there at one moment."""
 
     def __init__(self, folder: Path) -> None:
         self.peak_bytes = 0
@@ -30,13 +31,16 @@ class Watch:
 
     def _look(self) -> None:
         while not self._over.wait(0.001):
-            num_bytes = 0
-            for path in self._folder.glob("tmp/*"):
-                try:
-                    num_bytes += path.stat().st_size
-                except FileNotFoundError:
-                    continue
+            before, after = self._sizes(), self._sizes()
+            num_bytes = sum(min(before[path], after[path]) for path in before.keys() & after.keys())
             self.peak_bytes = max(self.peak_bytes, num_bytes)
+
+    def _sizes(self) -> dict[Path, int]:
+        found = {}
+        for path in self._folder.glob("tmp/*"):
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = path.stat().st_size
+        return found
 
     def __enter__(self) -> Watch:
         self._thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -72,10 +73,11 @@ def test_readers_in_order_get_every_file_and_the_bound_holds(
             file.write(bytes(breaks_at))
             file.discard()
         filled = fill(file, size, is_declared=is_declared, step=500)
-        assert bytes_on_disk(folder) <= 4000
+        with scratch._changed:  # else a file is counted, its room given back, and the next one counted too
+            assert bytes_on_disk(folder) <= 4000
         return filled
 
-    with ThreadPoolExecutor(num_downloads) as pool:
+    with ThreadPoolExecutor(num_downloads) as pool, contextlib.closing(scratch):
         coming: list[Future[ScratchFile]] = []
         for size, is_declared in sizes:
             breaks_at = chance.choice([None, None, chance.randint(0, size)])
@@ -87,11 +89,10 @@ def test_readers_in_order_get_every_file_and_the_bound_holds(
             kept.append(file)
             while sum(file.size_bytes for file in kept) > 1000:
                 kept.pop(chance.randrange(len(kept))).release()
-    for file in kept:
-        file.release()
-    assert scratch.used_bytes == bytes_on_disk(folder) == 0
-    assert max((size for size, _ in sizes), default=0) <= scratch.peak_bytes <= 4000
-    scratch.close()
+        for file in kept:
+            file.release()
+        assert scratch.used_bytes == bytes_on_disk(folder) == 0
+        assert max((size for size, _ in sizes), default=0) <= scratch.peak_bytes <= 4000
 
 
 def test_a_file_of_half_the_folder_fits_and_no_larger_one(scratch: Scratch) -> None:
