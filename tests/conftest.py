@@ -12,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from fault_server import FaultServer
 
+    from fovcache import Cache
+
 try:
     import hypothesis
 except ImportError:  # a machine with a GPU may have no more than torch and pytest
@@ -131,6 +133,26 @@ def make_images() -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def cache_of_two_numerics(tmp_path: Path, make_images: Callable[..., Path]) -> "Cache":
+    """Rows of `pixels`, some computed under another precision of matrix products than the others."""
+    import torch
+
+    import fovcache
+
+    images = make_images(tmp_path / "images", 2)
+    cache = fovcache.open(tmp_path / "cache")
+    cache.build(str(images), encoder="pixels")
+    make_images(images / "more", 1, seed=9)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        cache.build(str(images), encoder="pixels")
+    finally:
+        torch.set_float32_matmul_precision(before)
+    return cache
 
 
 @pytest.fixture(scope="session")

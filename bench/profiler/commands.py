@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from fovcache.builder.encoders import ALL, Encoders
+from fovcache.builder.request import EncoderRequest
 from fovcache.fetch.redact import redact
 
 from .frozen import FrozenPipeline, ProfileRequest
@@ -19,6 +21,10 @@ def commands(pipeline: FrozenPipeline) -> dict[str, str]:
     request, kinds = pipeline.request, pipeline.kinds()
     again = _profile_command(request)
     names = dict(zip(pipeline.names, request.encoders.encoders, strict=True))
+    resolved = {
+        asked: resolution.each[0].request
+        for asked, resolution in zip(request.encoders.encoders, pipeline.resolutions, strict=True)
+    }
     cached = {
         "cached_latents": kinds.get("vae_encode", frozenset()),
         "cached_features": kinds.get("encode", frozenset()),
@@ -29,7 +35,10 @@ def commands(pipeline: FrozenPipeline) -> dict[str, str]:
         "decode_workers": f"{again} --workers {{n}}",
         "batch": f"{again} --batch-size {{n}}",
         **{
-            what_if: _build_command(request, [asked for name, asked in names.items() if name in encoders])
+            what_if: _build_command(
+                request,
+                _part(request.encoders, {names[name]: resolved[names[name]] for name in names if name in encoders}),
+            )
             for what_if, encoders in cached.items()
         },
     }
@@ -46,10 +55,27 @@ def _profile_command(request: ProfileRequest) -> str:
     return shlex.join([*words, *encoder_flags(request.encoders, request.encoders.encoders)])
 
 
-def _build_command(request: ProfileRequest, encoders: list[str]) -> str:
+def _build_command(request: ProfileRequest, asked: Encoders) -> str:
     words = ["fovcache", "build", *map(redact, request.sources), "--cache", "features"]
-    words += [word for name in encoders for word in ("--encoder", name)]
-    return shlex.join([*words, *encoder_flags(request.encoders, encoders)])
+    words += [word for name in asked.encoders for word in ("--encoder", name)]
+    return shlex.join([*words, *encoder_flags(asked, asked.encoders)])
+
+
+def _part(asked: Encoders, part: dict[str, EncoderRequest]) -> Encoders:
+    """What is asked of some of the encoders: of what was asked for all, each has what it took.
+
+    A layer glob for all may fit none of those that are left, and would be an error then.
+    """
+    if not part or len(part) == len(asked.encoders):
+        return asked
+    return replace(
+        asked,
+        encoders=tuple(part),
+        weights={name: each.weights for name, each in part.items() if each.weights is not None},
+        layers={name: each.layers for name, each in part.items() if each.layers},
+        pool={name: each.pool for name, each in part.items() if each.pool is not None},
+        posterior={name: each.posterior for name, each in part.items() if each.posterior is not None},
+    )
 
 
 def encoder_flags(asked: Encoders, encoders: Sequence[str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from remote_builds import shard_of
 from fovcache.bench.cli import app
 from fovcache.bench.made_videos import MadeVideo, make_video
 from fovcache.bench.profiler.result import Profile
+from fovcache.cli import app as build_app
 from fovcache.console import run_command
 
 NET = """
@@ -160,6 +162,22 @@ def test_local_files_with_predictions_measured(profile: Callable[..., Any], fold
         assert "fovcache build" in document["predicted"][name]["command"]
     assert "predicted" in said
     assert str(folder) not in json.dumps(document["environment"])
+
+
+def test_a_layer_for_all_is_only_in_commands_for_encoders_that_have_it(
+    profile: Callable[..., Any], folder: Path, encoder: str, vae: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    status, document, _ = profile(folder, "--encoder", encoder, "--vae", vae, "--layers", "top,latent", named=False)
+    assert status == 0
+    commands = {name: shlex.split(each["command"] or "") for name, each in document["predicted"].items()}
+    monkeypatch.chdir(tmp_path)
+    for name, layers in [("cached_latents", ["latent"]), ("cached_features", ["top"])]:
+        monkeypatch.setattr("sys.argv", [*commands[name], "--json", "build.json"])
+        with pytest.raises(SystemExit) as left:
+            run_command(build_app)
+        assert not left.value.code
+        built = json.loads((tmp_path / "build.json").read_text())
+        assert [feature["layer"] for feature in built["features"]] == layers
 
 
 def test_stills_with_a_model_of_ones_own(

@@ -300,17 +300,8 @@ def test_recomputing_says_which_derived_rows_it_cannot_compute(cache: fovcache.C
     assert "matrix_norms gives 7 numbers now, and 2 are cached" in str(report["skipped"])
 
 
-def test_rows_derived_from_rows_of_two_numerics_warn(tmp_path: Path, make_images: Callable[..., Path]) -> None:
-    images = make_images(tmp_path / "images", 2)
-    cache = fovcache.open(tmp_path / "cache")
-    cache.build(str(images), encoder="pixels")
-    make_images(images / "more", 1, seed=9)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        cache.build(str(images), encoder="pixels")
-    finally:
-        torch.set_float32_matmul_precision(before)
+def test_rows_derived_from_rows_of_two_numerics_warn(cache_of_two_numerics: fovcache.Cache) -> None:
+    cache = cache_of_two_numerics
     with pytest.warns(UserWarning, match="2 different numerics"):
         features = cache.features()
     with pytest.warns(UserWarning, match=r"2 different numerics .*input\.matmul_precision"):

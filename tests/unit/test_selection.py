@@ -138,17 +138,8 @@ def test_building_again_with_more_samples_makes_a_new_version_that_reads_take(
     assert len(cache.features(dataset=first.dataset)) == 2
 
 
-def test_rows_of_two_numerics_warn_or_are_refused(tmp_path: Path, make_images: Callable[..., Path]) -> None:
-    images = make_images(tmp_path / "images", 2)
-    cache = fovcache.open(tmp_path / "cache")
-    cache.build(str(images), encoder="pixels")
-    make_images(images / "more", 1, seed=9)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        cache.build(str(images), encoder="pixels")
-    finally:
-        torch.set_float32_matmul_precision(before)
+def test_rows_of_two_numerics_warn_or_are_refused(cache_of_two_numerics: fovcache.Cache) -> None:
+    cache = cache_of_two_numerics
     with pytest.warns(UserWarning, match="2 different numerics .*matmul_precision"):
         cache.features()
     with pytest.raises(SelectionError, match="matmul_precision"):
