@@ -13,11 +13,12 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
 from ..errors import SampleError, SourceError
 from ..fetch.reasons import Reason, failure
+from ..pipeline.channel import LOOK_S
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.stage import Failed, Stage
 from ..pipeline.stats import StageStats
@@ -75,9 +76,14 @@ class Downloads:
         """Ask the servers of all remembered URLs whether those are unchanged, and fill in what they hold."""
         with ThreadPoolExecutor(self._concurrency) as pool:
             try:
-                for number, _ in enumerate(pool.map(self._recall, places), 1):
+                checks = [pool.submit(self._recall, place) for place in places]
+                for number, check in enumerate(checks, 1):
+                    while not wait([check], LOOK_S).done:  # a longer sleep could miss a signal to stop
+                        pass
+                    check.result()
                     on_checked(number)
             except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
                 self._fetcher.close()  # ends the checks under way, for which leaving the pool waits
                 raise
 
