@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from fovcache.derived.representation import known_representations, resolve_representation
-from fovcache.errors import UsageError
+from fovcache.errors import UsageError, nearest
 from fovcache.keys.recipe import POOLINGS, STORE_DTYPES
 
-from .head import HEADS, RIDGE
+from .head import HEADS, RIDGE, make_head
 from .splits import GIVEN, KINDS
-from .toml_table import TomlTable, is_number, read_toml
+from .toml_table import TomlTable, read_toml
 
 DEFAULT_SEEDS = 5
-TOP_KEYS = ("cache", "dataset", "seeds", "representations", "single_layers", "device")
+SPLIT, INITIALISATION, ORDER = "split", "initialisation", "order"
+SEEDED = (SPLIT, INITIALISATION, ORDER)
+"""What a seed can decide: the last two of a head that is trained by steps."""
+TOP_KEYS = ("cache", "dataset", "seeds", "seeds_vary", "representations", "single_layers", "device")
 TABLE_KEYS = {
     "split": ("kind", "test", "validation", "group"),
-    "head": ("kind", "strengths"),
     "controls": ("shuffled_labels", "random_layers"),
 }
 ENCODER_KEYS = ("encoder", "weights", "pool", "store_dtype", "recipe")
@@ -91,12 +93,11 @@ class HeadChoice:
 
     kind: str = RIDGE
     """One of HEADS."""
-    strengths: tuple[float, ...] | None = None
-    """Regularisation strengths that validation chooses from; None for the head's own."""
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What is not at the head's own."""
 
     def __post_init__(self) -> None:
-        if len(set(self.strengths or ())) != len(self.strengths or ()):
-            raise UsageError(f"strengths = {list(self.strengths or ())} holds one of them twice")
+        make_head(self.kind, self.settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +124,8 @@ class AblationConfig:
     """Its name or digest; None for the only one there is."""
     seeds: tuple[int, ...] = tuple(range(DEFAULT_SEEDS))
     """One trial of each cell for each."""
+    seeds_vary: tuple[str, ...] = SEEDED
+    """What of SEEDED is another for each seed; the rest is as the first seed has it."""
     representations: tuple[RepresentationChoice, ...] = ()
     """Empty for all but those of NOT_BY_DEFAULT."""
     single_layers: bool = True
@@ -148,11 +151,15 @@ class AblationConfig:
             raise UsageError("there are no seeds, expected at least one")
         for what, values in (
             ("seeds", self.seeds),
+            ("seeds_vary", self.seeds_vary),
             ("representations", tuple(each.label for each in self.representations)),
         ):
             twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
             if twice:
                 raise UsageError(f"{what} holds {twice[0]!r} twice")
+        for what in self.seeds_vary:
+            if what not in SEEDED:
+                raise UsageError(f"seeds_vary holds {what!r}{nearest(what, SEEDED)}")
         for alias in self.encoders:
             if not _ALIAS.fullmatch(alias):
                 raise UsageError(f"encoder {alias!r}: an alias is made of letters, digits, '_' and '-'")
@@ -168,7 +175,7 @@ class AblationConfig:
 
 def read_config(path: Path) -> AblationConfig:
     """The configuration in a TOML file. Raises UsageError, each time in one line with the file's name."""
-    top = read_toml(path, (*TOP_KEYS, "encoders", "experiments", *TABLE_KEYS))
+    top = read_toml(path, (*TOP_KEYS, "encoders", "experiments", "head", *TABLE_KEYS))
     try:
         return AblationConfig(
             name=path.stem,
@@ -176,6 +183,7 @@ def read_config(path: Path) -> AblationConfig:
             folder=path.parent,
             dataset=top.text("dataset"),
             seeds=_seeds(top),
+            seeds_vary=top.texts("seeds_vary", of=f"some of {', '.join(SEEDED)}") or SEEDED,
             representations=_representations(top),
             single_layers=top.flag("single_layers", True),
             device=top.text("device", "auto") or "auto",
@@ -258,18 +266,11 @@ def _split(top: TomlTable) -> SplitChoice:
 
 
 def _head(top: TomlTable) -> HeadChoice:
-    table = top.table("head", TABLE_KEYS["head"])
+    table = top.table("head", None)
     if table is None:
         return HeadChoice()
-    strengths = table.array("strengths", of="numbers above 0")
-    for value in strengths or ():
-        if not is_number(value) or value <= 0:
-            raise table.error(f"strengths holds {value!r}, expected numbers above 0")
-    return table.make(
-        HeadChoice,
-        kind=table.text("kind", RIDGE, allowed=HEADS),
-        strengths=None if strengths is None else tuple(float(value) for value in strengths),
-    )
+    settings = {key: table.raw(key) for key in table.keys if key != "kind"}
+    return table.make(HeadChoice, kind=table.text("kind", RIDGE, allowed=HEADS), settings=settings)
 
 
 def _controls(top: TomlTable) -> ControlChoice:

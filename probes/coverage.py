@@ -178,7 +178,7 @@ def _split(data: Draw, rule: SplitRule, seed: int, splits: Sequence[str] | None 
 
 
 def _trial(x: np.ndarray, y: np.ndarray, side: Partition) -> Outcome:
-    return run_trial(x, y, side, make_head(RIDGE, STRENGTHS), int(y.max()) + 1)
+    return run_trial(x, y, side, make_head(RIDGE, {"strengths": STRENGTHS}), int(y.max()) + 1)
 
 
 def _truth(

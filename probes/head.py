@@ -1,72 +1,113 @@
-"""Heads: what is fitted on frozen features, at every strength of regularisation at once."""
+"""Heads: what is fitted on frozen features, with every candidate of its settings at once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from fovcache.errors import UsageError, nearest
+from fovcache.keys.digest import Document
+
+from .problem import Problem
 
 if TYPE_CHECKING:
     import torch
 
-RIDGE, LOGISTIC = "ridge", "logistic"
-HEADS = (RIDGE, LOGISTIC)
+RIDGE, LOGISTIC, LINEAR, MLP, KNN = "ridge", "logistic", "linear", "mlp", "knn"
+HEADS = (RIDGE, LOGISTIC, LINEAR, MLP, KNN)
 
 
 class Fitted(Protocol):
-    """A head after fitting, at each of S strengths."""
+    """A head after fitting, with each of its S candidates."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of its accuracies should know, such as that it has not converged."""
 
+    @property
+    def chosen(self) -> int | None:
+        """The candidate that the head chose by itself, on train alone; None where validation is to choose."""
+
+    @property
+    def samples_seen(self) -> int:
+        """Samples of train that all its candidates together were stepped on, each time counted; 0 for a closed form."""
+
     def at(self, index: int) -> Fitted:
-        """The same at one of its strengths alone (S = 1)."""
+        """The same with one of its candidates alone (S = 1)."""
 
     def predict(self, x_MD: torch.Tensor) -> np.ndarray:
-        """int64 [S, M]: the classes of M rows, one row for each strength."""
+        """int64 [S, M]: the classes of M rows, one row for each candidate."""
+
+    def probabilities(self, x_MD: torch.Tensor) -> np.ndarray | None:
+        """float32 [S, M, K], rows that sum to 1, of all `num_classes` classes; None for a head that gives none."""
 
 
 class Head(Protocol):
-    """A trainable probe with a path of strengths."""
+    """A probe and the settings that are tried of it."""
 
     @property
     def name(self) -> str:
         """One of HEADS."""
 
     @property
-    def strengths(self) -> tuple[float, ...]:
-        """Of the regularisation, rising: the last regularises most."""
+    def candidates(self) -> tuple[Mapping[str, float], ...]:
+        """The settings that are tried; of equally good ones the last is taken, which is the simplest."""
 
-    def fit(self, x_ND: torch.Tensor, y_N: np.ndarray, num_classes: int) -> Fitted:
-        """Fit on standardised float64 rows and labels int64 below `num_classes`, at every strength."""
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is trained by steps: seeds decide its initialisation and the order of its samples, and many
+        problems are fitted faster together than in threads of their own."""
+
+    @property
+    def runs_on_gpu(self) -> bool:
+        """Whether it runs where its rows are; else on the CPU."""
+
+    def document(self) -> Document:
+        """Everything that decides its numbers, for the keys of trials and for readers."""
+
+    def fit(self, problems: Sequence[Problem]) -> Sequence[Fitted]:
+        """Each problem with every candidate; what one comes to does not depend on the others beyond rounding."""
 
 
-def make_head(name: str, strengths: Sequence[float] | None = None) -> Head:
-    """The head of a name, with its own strengths where none are given.
+def make_head(kind: str, settings: Mapping[str, Any] | None = None) -> Head:
+    """The head of a kind; what `settings` leaves out is the head's own.
 
-    `ridge` runs where its rows are; `logistic` on the CPU. Strengths are sorted. Raises UsageError for a name
-    that is not one of HEADS and for strengths that are not positive and finite.
+    Raises UsageError for a kind that is not one of HEADS, a setting that it does not have, or a value out of range.
     """
-    from .logistic import LogisticHead
-    from .ridge import RidgeHead
+    if kind not in HEADS:
+        raise UsageError(f"there is no head named {kind!r}{nearest(kind, HEADS)}")
+    make = _class_of(kind)
+    known = sorted(make.__dataclass_fields__)
+    for key in settings or {}:
+        if key not in known:
+            raise UsageError(f"a {kind} head has no setting {key!r}{nearest(key, known)}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in (settings or {}).items()}
+    head: Head = make(**values)
+    return head
 
-    kinds: dict[str, type[RidgeHead] | type[LogisticHead]] = {RIDGE: RidgeHead, LOGISTIC: LogisticHead}
-    if name not in kinds:
-        raise UsageError(f"there is no head named {name!r}{nearest(name, HEADS)}")
-    return kinds[name]() if strengths is None else kinds[name](strengths=tuple(sorted(set(strengths))))
+
+def _class_of(kind: str) -> Any:
+    from . import knn, logistic, ridge, trained
+
+    return {
+        RIDGE: ridge.RidgeHead,
+        LOGISTIC: logistic.LogisticHead,
+        LINEAR: trained.LinearHead,
+        MLP: trained.MlpHead,
+        KNN: knn.KnnHead,
+    }[kind]
 
 
-def check_strengths(strengths: Sequence[float]) -> None:
-    """Raises UsageError unless there are some and all are positive, finite and rising."""
-    if not strengths:
+def checked_strengths(strengths: Sequence[float]) -> tuple[float, ...]:
+    """As floats, rising. Raises UsageError unless there are some, all are positive and finite, and none comes twice."""
+    if not isinstance(strengths, tuple) or not strengths:
         raise UsageError("a head needs at least one strength, such as strengths = [0.01, 1, 100]")
-    wrong = [each for each in strengths if not (math.isfinite(each) and each > 0)]
-    if wrong:
-        raise UsageError(f"a strength is {wrong[0]!r}; strengths are positive and finite, such as [0.01, 1, 100]")
-    if list(strengths) != sorted(set(strengths)):
-        raise UsageError(f"strengths must rise, and are {list(strengths)}")
+    for each in strengths:
+        if isinstance(each, bool) or not isinstance(each, int | float) or not (math.isfinite(each) and each > 0):
+            raise UsageError(f"strengths holds {each!r}, expected numbers above 0, such as [0.01, 1, 100]")
+    if len(set(strengths)) != len(strengths):
+        raise UsageError(f"strengths = {list(strengths)} holds one of them twice")
+    return tuple(sorted(float(each) for each in strengths))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .head import LOGISTIC, check_strengths
+from fovcache.keys.digest import Document
+
+from .head import LOGISTIC, checked_strengths
+from .problem import Problem
 from .shared_state import SharedState
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -33,8 +36,19 @@ class FittedLogistic:
     """float64."""
     present_C: np.ndarray
     """int64: the classes that it was fitted on."""
+    num_classes: int
+    """Of all samples."""
     notes: tuple[str, ...] = ()
     """The strengths for which the optimiser had not converged."""
+
+    @property
+    def chosen(self) -> None:
+        """None: validation chooses."""
+
+    @property
+    def samples_seen(self) -> int:
+        """0: it takes whole passes until it has converged."""
+        return 0
 
     def at(self, index: int) -> FittedLogistic:
         """The same at one of its strengths alone."""
@@ -47,14 +61,29 @@ class FittedLogistic:
 
     def predict(self, x_MD: torch.Tensor) -> np.ndarray:
         """int64 [S, M]: the most likely class."""
+        scores_SMK = self._scores(x_MD)
+        is_binary = scores_SMK.shape[2] == 1
+        chosen = (scores_SMK[:, :, 0] > 0).astype(np.int64) if is_binary else scores_SMK.argmax(2)
+        return np.asarray(self.present_C[chosen])
+
+    def probabilities(self, x_MD: torch.Tensor) -> np.ndarray:
+        """float32 [S, M, K]: 0 for a class that it was not fitted on."""
+        from scipy.special import softmax
+
+        scores_SMK = self._scores(x_MD)
+        if scores_SMK.shape[2] == 1:
+            scores_SMK = np.concatenate([np.zeros_like(scores_SMK), scores_SMK], axis=2)
+        found = np.zeros((*scores_SMK.shape[:2], self.num_classes), np.float32)
+        found[:, :, self.present_C] = softmax(scores_SMK, axis=2)
+        return found
+
+    def _scores(self, x_MD: torch.Tensor) -> np.ndarray:
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(1, user_api="blas"):
             x = x_MD.cpu().numpy().astype(np.float64, copy=False)
-            scores_SMK = x @ self.coefficients_SKD.transpose(0, 2, 1) + self.intercepts_SK[:, None]
-        is_binary = scores_SMK.shape[2] == 1
-        chosen = (scores_SMK[:, :, 0] > 0).astype(np.int64) if is_binary else scores_SMK.argmax(2)
-        return np.asarray(self.present_C[chosen])
+            scores: np.ndarray = x @ self.coefficients_SKD.transpose(0, 2, 1) + self.intercepts_SK[:, None]
+        return scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,14 +96,37 @@ class LogisticHead:
     """For each strength."""
 
     def __post_init__(self) -> None:
-        check_strengths(self.strengths)
+        object.__setattr__(self, "strengths", checked_strengths(self.strengths))
 
     @property
     def name(self) -> str:
         """Of HEADS."""
         return LOGISTIC
 
-    def fit(self, x_ND: torch.Tensor, y_N: np.ndarray, num_classes: int) -> FittedLogistic:
+    @property
+    def candidates(self) -> tuple[Mapping[str, float], ...]:
+        """One for each strength."""
+        return tuple({"strength": strength} for strength in self.strengths)
+
+    @property
+    def is_trained(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def runs_on_gpu(self) -> bool:
+        """False."""
+        return False
+
+    def document(self) -> Document:
+        """Its strengths, and when it gives up."""
+        return {"name": self.name, "strengths": list(self.strengths), "max_iterations": self.max_iterations}
+
+    def fit(self, problems: Sequence[Problem]) -> list[FittedLogistic]:
+        """One after the other."""
+        return [self.fit_rows(each.x_train_ND, each.y_train_N, each.num_classes) for each in problems]
+
+    def fit_rows(self, x_ND: torch.Tensor, y_N: np.ndarray, num_classes: int) -> FittedLogistic:
         """Fit every strength; one that does not converge is noted, and keeps what it had come to."""
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits
@@ -97,6 +149,7 @@ class LogisticHead:
             coefficients_SKD=np.stack(coefficients),
             intercepts_SK=np.stack(intercepts),
             present_C=np.asarray(model.classes_, np.int64),
+            num_classes=num_classes,
             notes=(note,) if unfinished else (),
         )
 

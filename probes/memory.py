@@ -13,7 +13,7 @@ from fovcache.console import human_bytes
 from fovcache.errors import UsageError
 
 from .grid import Cell
-from .head import RIDGE, Head
+from .head import Head
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,7 @@ class Room:
         """Where numbers float32 [n, F] are to be for a head: on a GPU that has room for them, else on the CPU."""
         import torch
 
-        if self.device.type != "cuda" or head.name != RIDGE:
+        if self.device.type != "cuda" or not head.runs_on_gpu:
             return "cpu"
         total = torch.cuda.get_device_properties(self.device).total_memory
         return self.device if _needed(len(x_ND), x_ND.shape[1], self.num_workers) < _SHARE * total else "cpu"

@@ -9,13 +9,13 @@ from typing import Any
 from fovcache.errors import UsageError
 from fovcache.keys.digest import bytes_digest, document_digest
 
-from .config import AblationConfig, SplitChoice
+from .config import INITIALISATION, ORDER, SEEDED, SPLIT, AblationConfig, SplitChoice
 from .head import Head, make_head
 from .result import SHUFFLED_LABELS
 from .samples import LabelledSamples
 from .splits import GIVEN, RESPLIT, TEST, VALIDATION_NAMES, Partition, SplitRule, partition, varies_with_seed
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised when the same trial would come to other numbers: it is in every trial's key."""
 
 
@@ -31,26 +31,36 @@ class Protocol:
     """By seed."""
     samples_digest: str
     """Of which samples there are, and their labels."""
+    seeds: tuple[int, ...]
+    """One trial of each cell for each."""
+    seeds_vary: tuple[str, ...]
+    """As `AblationConfig.seeds_vary`."""
     seed_varies: str
-    """What a seed decides."""
+    """What a seed decides, in words."""
     num_groups: int
     """Distinct groups; 0 where no sample names one."""
+
+    def seed_of(self, what: str, seed: int) -> int:
+        """The number that decides one of SEEDED in trials of a seed."""
+        return seed if what in self.seeds_vary else self.seeds[0]
 
     def key(self, dataset: str, features: Sequence[str], control: str, seed: int) -> str:
         """Of a trial: features are the digests of what is concatenated, in that order.
 
         Names of experiments and layers decide nothing, and which layers a random control drew its features say.
         """
+        is_shuffled = control == SHUFFLED_LABELS
+        seeded = SEEDED if self.head.is_trained else (SPLIT,)
         document = {
             "kind": "trial",
             "version": PROTOCOL_VERSION,
             "dataset": dataset,
             "samples": self.samples_digest,
             "features": list(features),
-            "labels": "shuffled" if control == SHUFFLED_LABELS else "true",
+            "labels": {"shuffled": seed} if is_shuffled else "true",
             "split": asdict(self.rule),
-            "head": {"name": self.head.name, "strengths": list(self.head.strengths)},
-            "seed": seed,
+            "head": self.head.document(),
+            "seeds": {what: self.seed_of(what, seed) for what in seeded},
         }
         return document_digest(document)
 
@@ -60,9 +70,9 @@ class Protocol:
             "version": PROTOCOL_VERSION,
             "split": asdict(self.rule),
             "head": self.head.name,
-            "strengths": list(self.head.strengths),
-            "strength_chosen_on": "validation; of equals the strongest",
-            "seeds": list(self.partitions),
+            "settings": self.head.document(),
+            "setting_chosen_on": "validation; of equals the simplest",
+            "seeds": list(self.seeds),
             "seed_varies": self.seed_varies,
             "standardised": "each number to mean 0 and standard deviation 1 on train; constant ones are left out",
             "num_groups": self.num_groups,
@@ -75,8 +85,9 @@ def make_protocol(config: AblationConfig, samples: LabelledSamples) -> Protocol:
     Raises UsageError for a key that would not be read, SplitError where samples cannot be divided so.
     """
     rule = _rule(config.split, samples)
-    head = make_head(config.head.kind, config.head.strengths)
-    partitions = {
+    head = make_head(config.head.kind, config.head.settings)
+    split_seeds = config.seeds if SPLIT in config.seeds_vary else config.seeds[:1]
+    drawn = {
         seed: partition(
             samples.keys,
             samples.labels,
@@ -87,16 +98,26 @@ def make_protocol(config: AblationConfig, samples: LabelledSamples) -> Protocol:
             classes=samples.classes,
             uris=samples.uris,
         )
-        for seed in config.seeds
+        for seed in split_seeds
     }
     return Protocol(
         rule=rule,
         head=head,
-        partitions=partitions,
+        partitions={seed: drawn.get(seed, drawn[config.seeds[0]]) for seed in config.seeds},
+        seeds=config.seeds,
+        seeds_vary=config.seeds_vary,
         samples_digest=bytes_digest(samples.positions.tobytes() + samples.labels.tobytes()),
-        seed_varies=varies_with_seed(samples.splits, rule),
+        seed_varies=_seed_varies(config, rule, head, samples),
         num_groups=samples.num_groups,
     )
+
+
+def _seed_varies(config: AblationConfig, rule: SplitRule, head: Head, samples: LabelledSamples) -> str:
+    said = [varies_with_seed(samples.splits, rule)] if SPLIT in config.seeds_vary else []
+    if head.is_trained:
+        words = {INITIALISATION: "the head's first weights and dropout", ORDER: "the order of its samples"}
+        said += [text for what, text in words.items() if what in config.seeds_vary]
+    return "; ".join(said) or "nothing: the split is that of the first seed"
 
 
 def _rule(choice: SplitChoice, samples: LabelledSamples) -> SplitRule:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fovcache.errors import UsageError
 from fovcache.typed_json import revive
 
-FORMAT = "fovbench ablation 1"
+FORMAT = "fovbench ablation 2"
 NO_CONTROL, SHUFFLED_LABELS, RANDOM_LAYERS = "none", "shuffled_labels", "random_layers"
 CONTROLS = (NO_CONTROL, SHUFFLED_LABELS, RANDOM_LAYERS)
 RESULT_FILE = "ablation.json"
@@ -35,13 +35,13 @@ class Trial:
     layers: tuple[str, ...]
     """The layers whose numbers were concatenated, sorted; of a random control those that were drawn."""
     head: str
-    """`ridge` or `logistic`."""
-    strength: float
-    """The regularisation strength that validation chose."""
+    """`ridge`, `logistic`, `linear`, `mlp` or `knn`."""
+    setting: Mapping[str, float] = field(hash=False)
+    """The candidate that was chosen, such as `{"strength": 10.0}`."""
     num_train: int
     """Samples that the head was fitted on."""
     num_validation: int
-    """Samples that chose the strength."""
+    """Samples that chose the setting."""
     num_test: int
     """Samples that were scored once."""
     num_features: int
@@ -51,13 +51,15 @@ class Trial:
     train_accuracy: float
     """Fraction."""
     validation_accuracy: float
-    """Fraction, of the chosen strength: optimistic."""
+    """Fraction, of the chosen setting: optimistic."""
     test_accuracy: float
     """Fraction."""
     chance: float
     """Test accuracy of always answering train's most frequent class."""
     seconds: float
     """Of fitting and scoring."""
+    samples_seen: int = 0
+    """Samples of train that a trained head was stepped on, with all its candidates, each time counted; else 0."""
     notes: tuple[str, ...] = ()
     """What a reader should know, such as that a fit has not converged."""
 
@@ -124,6 +126,52 @@ class Difference:
     """Of the differences of the test accuracies, within [-1, 1]."""
     ci95: tuple[float, float] | None
     """Made as the estimates' are; not corrected for how many differences there are."""
+    p: float | None = None
+    """Two-sided, of the hypothesis that there is none, by `test`; None where the seeds allow none."""
+    p_holm: float | None = None
+    """The same, corrected by Holm's method (1979) for all differences of the ablation that have a p."""
+    test: str = ""
+    """How p is made, a sentence with its source."""
+    effect_size: float | None = None
+    """Mean difference in standard deviations of a single pair's difference (Cohen's d_z); None where these do not
+    vary."""
+    smallest_p: float | None = None
+    """The smallest p that an exact test on so many pairs could give, whatever they are."""
+    to_resolve: str = ""
+    """How many samples or seeds it takes to tell a difference of one point from none, a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """What a cell's stored predictions say beside accuracy. K classes, in the order of `Ablation.classes`."""
+
+    representation: str
+    """As in Trial."""
+    experiment: str
+    """As in Trial."""
+    control: str
+    """As in Trial."""
+    num_seeds: int
+    """Trials."""
+    confusion: tuple[tuple[int, ...], ...]
+    """[K][K]: test samples of a class (row) that were answered with a class (column), summed over seeds."""
+    class_accuracies: tuple[float | None, ...]
+    """[K]: recall of each class, the mean over the seeds that test it; None for a class that none does."""
+    class_intervals: tuple[tuple[float, float] | None, ...]
+    """[K]: 95 %, made as the estimates' are."""
+    balanced_accuracy: float
+    """Mean of `class_accuracies`, over seeds."""
+    macro_f1: float
+    """Mean over classes, then over seeds; 0 for a class that is never right, as scikit-learn has it."""
+    calibration_error: float | None
+    """Expected calibration error of the answer's probability, 15 bins of equal width (Guo et al. 2017), mean over
+    seeds; None for a head without probabilities."""
+    brier: float | None
+    """Mean squared distance of the probabilities to the truth, summed over classes (Brier 1950)."""
+    log_loss: float | None
+    """Mean negative log likelihood in nats; probabilities are clipped to at least 1e-7."""
+    reliability: tuple[tuple[int, float, float], ...] = ()
+    """Of each bin: samples over all seeds, their mean confidence, their accuracy; empty without probabilities."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +234,8 @@ class Ablation:
     """Machine and versions."""
     differences: tuple[Difference, ...] = ()
     """Each experiment less its random layers, and less the first experiment."""
+    metrics: tuple[Metrics, ...] = ()
+    """One for each estimate, in their order."""
     failures: tuple[FailedTrial, ...] = ()
     """Cells without a trial."""
     warnings: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -26,6 +27,7 @@ from .result import RESULT_FILE, TRIALS_FILE, Ablation, Trial
 
 PREDICTIONS = "predictions"
 LOCK_FILE = ".lock"
+_DTYPES = {"I64": np.int64, "F32": np.float32}
 _LINE_START = b'{"key":'
 
 
@@ -43,8 +45,17 @@ class ResultFolder:
         """A trial with this key, whatever its experiment was called; None unless its predictions are there too."""
         return self._trials.get(key) if self._storage.exists(_predictions_name(key)) else None
 
-    def keep_predictions(self, key: str, positions: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> None:
+    def keep_predictions(
+        self,
+        key: str,
+        positions: np.ndarray,
+        labels: np.ndarray,
+        predictions: np.ndarray,
+        probabilities: np.ndarray | None = None,
+    ) -> None:
         """Keep truth and prediction of a trial's test samples, at `positions` of the dataset; each int64 [m].
+
+        Probabilities are float32 [m, classes], of a head that gives them.
 
         Several threads may do so at a time. Raises EnvironmentFailure.
         """
@@ -52,6 +63,9 @@ class ResultFolder:
         tensors = {
             name: ("I64", values.shape, array_bytes(values.astype(np.int64))) for name, values in columns.items()
         }
+        if probabilities is not None:
+            values = probabilities.astype(np.float32)
+            tensors["probability"] = ("F32", values.shape, array_bytes(values))
         self._storage.put(_predictions_name(key), file_parts(tensors, {"trial": key}))
 
     def add(self, trial: Trial) -> None:
@@ -81,6 +95,8 @@ class ResultFolder:
 def read_predictions(folder: Path, key: str) -> dict[str, np.ndarray]:
     """`position` in the dataset, `label` and `prediction` of the test samples of a trial, int64 [m].
 
+    Of a head that gives them also `probability`, float32 [m, classes].
+
     Raises DamageError when they are gone or not what was written.
     """
     path = folder / _predictions_name(key)
@@ -92,7 +108,7 @@ def read_predictions(folder: Path, key: str) -> dict[str, np.ndarray]:
     if metadata.get("trial") != key or not {"position", "label", "prediction"} <= infos.keys():
         raise DamageError(f"{path} is damaged: it does not hold the predictions of that trial; delete it and run again")
     return {
-        name: np.frombuffer(data, np.int64, info.size_bytes // 8, info.offset).reshape(info.shape)
+        name: np.frombuffer(data, _DTYPES[info.dtype], math.prod(info.shape), info.offset).reshape(info.shape)
         for name, info in infos.items()
     }
 

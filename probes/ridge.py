@@ -5,13 +5,17 @@ Axes: N rows fitted on, M rows of any kind, D columns, K classes, R eigenvalues 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from .head import RIDGE, check_strengths
+from fovcache.keys.digest import Document
+
+from .head import RIDGE, checked_strengths
 from .one_thread import one_thread
+from .problem import Problem
 
 STRENGTHS = tuple(float(f"{10 ** (each / 2):.3g}") for each in range(-4, 13))
 """0.01 to 1,000,000, two a decade: added to the eigenvalues of standardised columns, which sum to N × D."""
@@ -42,6 +46,15 @@ class FittedRidge:
         return ()
 
     @property
+    def chosen(self) -> None:
+        """None: validation chooses."""
+
+    @property
+    def samples_seen(self) -> int:
+        """0: a closed form takes no steps."""
+        return 0
+
+    @property
     def coefficients_SKD(self) -> torch.Tensor:
         """float64: one hyperplane a class, applied to rows less `center_D`, plus `intercept_K`."""
         with one_thread():
@@ -62,6 +75,9 @@ class FittedRidge:
             scores = (x_MR @ self._target(strength) + self.intercept_K for strength in self.strengths)
             return np.stack([each.argmax(1).cpu().numpy() for each in scores])
 
+    def probabilities(self, x_MD: torch.Tensor) -> None:
+        """None: least squares give scores."""
+
     def _target(self, strength: float) -> torch.Tensor:
         return self.target_RK / (self.values_R + strength)[:, None]
 
@@ -78,14 +94,37 @@ class RidgeHead:
     """scikit-learn's alpha, rising."""
 
     def __post_init__(self) -> None:
-        check_strengths(self.strengths)
+        object.__setattr__(self, "strengths", checked_strengths(self.strengths))
 
     @property
     def name(self) -> str:
         """Of HEADS."""
         return RIDGE
 
-    def fit(self, x_ND: torch.Tensor, y_N: np.ndarray, num_classes: int) -> FittedRidge:
+    @property
+    def candidates(self) -> tuple[Mapping[str, float], ...]:
+        """One for each strength."""
+        return tuple({"strength": strength} for strength in self.strengths)
+
+    @property
+    def is_trained(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def runs_on_gpu(self) -> bool:
+        """True."""
+        return True
+
+    def document(self) -> Document:
+        """Its strengths."""
+        return {"name": self.name, "strengths": list(self.strengths)}
+
+    def fit(self, problems: Sequence[Problem]) -> list[FittedRidge]:
+        """One after the other."""
+        return [self.fit_rows(each.x_train_ND, each.y_train_N, each.num_classes) for each in problems]
+
+    def fit_rows(self, x_ND: torch.Tensor, y_N: np.ndarray, num_classes: int) -> FittedRidge:
         """Fit every strength; the eigendecomposition is of D × D or N × N, whichever is smaller."""
         device = torch.device("cpu") if x_ND.device.type == "mps" else x_ND.device
         with one_thread():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fovcache.builder.numerics import numerics_id
 from fovcache.builder.progress import OnProgress, Progress, silent
@@ -15,8 +16,8 @@ from fovcache.cache import open_cache
 from fovcache.console import THREAD_PREFIX
 from fovcache.errors import FovcacheError, UsageError
 
-from .config import AblationConfig
-from .evaluate import Outcome, run_trial, shuffled_labels
+from .config import INITIALISATION, ORDER, AblationConfig
+from .evaluate import Outcome, Prepared, finish, prepare, shuffled_labels
 from .features import AblationInput, concatenated, open_input
 from .grid import Cell, grid
 from .memory import Room, check_memory
@@ -31,6 +32,8 @@ from .summary import Scored, differences, estimates, spoken_for
 
 if TYPE_CHECKING:
     import torch
+
+Made = TypeVar("Made")
 
 
 def run_ablation(
@@ -116,8 +119,7 @@ class _Run:
         pool = ThreadPoolExecutor(self._room.num_workers, f"{THREAD_PREFIX}trial")
         try:
             with one_thread():
-                outcomes = pool.map(lambda item: self._try(x, *item), missing.items())
-                for (key, cell), outcome in zip(missing.items(), outcomes, strict=True):
+                for (key, cell), outcome in zip(missing.items(), self._outcomes(pool, x, missing), strict=True):
                     if isinstance(outcome, str):
                         reasons[key] = outcome
                     else:
@@ -127,6 +129,59 @@ class _Run:
         finally:  # a run that is stopped does not wait for the heads that it is at
             pool.shutdown(wait=False, cancel_futures=True)
         return reasons
+
+    def _outcomes(
+        self, pool: ThreadPoolExecutor, x: torch.Tensor, missing: Mapping[str, Cell]
+    ) -> Iterator[Outcome | str]:
+        """Of each cell in turn; why it has none, where it fails."""
+        if not self._protocol.head.is_trained:
+            return pool.map(lambda item: _or_reason(self._alone, x, *item), missing.items())
+        return self._together(pool, x, missing)
+
+    def _alone(self, x: torch.Tensor, key: str, cell: Cell) -> Outcome:
+        prepared = self._prepared(x, cell)
+        started = time.perf_counter()
+        (fitted,) = self._protocol.head.fit([prepared.problem])
+        return self._kept(key, cell, finish(prepared, self._protocol.head, fitted, time.perf_counter() - started))
+
+    def _together(
+        self, pool: ThreadPoolExecutor, x: torch.Tensor, missing: Mapping[str, Cell]
+    ) -> Iterator[Outcome | str]:
+        """Trained heads side by side: with all threads, which the bits of a sum may depend on."""
+        found = list(pool.map(lambda cell: _or_reason(self._prepared, x, cell), missing.values()))
+        ready = [each for each in found if isinstance(each, Prepared)]
+        started = time.perf_counter()
+        every = iter(self._protocol.head.fit([each.problem for each in ready]) if ready else ())
+        share_s = (time.perf_counter() - started) / max(1, len(ready))
+        for (key, cell), prepared in zip(missing.items(), found, strict=True):
+            if isinstance(prepared, str):
+                yield prepared
+            else:
+                outcome = finish(prepared, self._protocol.head, next(every), share_s)
+                yield self._kept(key, cell, outcome)
+
+    def _prepared(self, x: torch.Tensor, cell: Cell) -> Prepared:
+        protocol, samples = self._protocol, self._given.samples
+        partition = protocol.partitions[cell.seed]
+        labels = samples.labels
+        if cell.control == SHUFFLED_LABELS:
+            labels = shuffled_labels(labels, partition, cell.seed)
+        return prepare(
+            x,
+            labels,
+            partition,
+            len(samples.classes),
+            initialisation_seed=protocol.seed_of(INITIALISATION, cell.seed),
+            order_seed=protocol.seed_of(ORDER, cell.seed),
+        )
+
+    def _kept(self, key: str, cell: Cell, outcome: Outcome) -> Outcome:
+        test = self._protocol.partitions[cell.seed].test
+        samples = self._given.samples
+        self._folder.keep_predictions(
+            key, samples.positions[test], samples.labels[test], outcome.predictions, outcome.probabilities
+        )
+        return outcome
 
     def _numbers(self, cell: Cell, num_done: int) -> torch.Tensor:
         """float32 [n, F] of a cell, where heads run."""
@@ -138,23 +193,6 @@ class _Run:
         x = concatenated(derived)
         return x.to(self._room.place(self._protocol.head, x))
 
-    def _try(self, x: torch.Tensor, key: str, cell: Cell) -> Outcome | str:
-        """A cell's outcome, its predictions kept; or why it has none."""
-        partition = self._protocol.partitions[cell.seed]
-        samples = self._given.samples
-        labels = samples.labels
-        if cell.control == SHUFFLED_LABELS:
-            labels = shuffled_labels(labels, partition, cell.seed)
-        try:
-            outcome = run_trial(x, labels, partition, self._protocol.head, len(samples.classes))
-        except FovcacheError as error:
-            return str(error)
-        except Exception as error:  # noqa: BLE001 - one cell's; it is told, and the others go on
-            return f"{type(error).__name__}: {error}"
-        test = partition.test
-        self._folder.keep_predictions(key, samples.positions[test], samples.labels[test], outcome.predictions)
-        return outcome
-
     def _trial(self, key: str, cell: Cell, outcome: Outcome) -> Trial:
         partition = self._protocol.partitions[cell.seed]
         return Trial(
@@ -165,7 +203,7 @@ class _Run:
             seed=cell.seed,
             layers=cell.layers,
             head=self._protocol.head.name,
-            strength=outcome.strength,
+            setting=outcome.setting,
             num_train=len(partition.train),
             num_validation=len(partition.validation),
             num_test=len(partition.test),
@@ -176,6 +214,7 @@ class _Run:
             test_accuracy=outcome.test_accuracy,
             chance=outcome.chance,
             seconds=outcome.seconds,
+            samples_seen=outcome.samples_seen,
             notes=outcome.notes,
         )
 
@@ -221,6 +260,16 @@ class _Run:
             return None
         first = next(iter(self._protocol.partitions.values()))
         return [groups[position] for position in first.test.tolist()]
+
+
+def _or_reason(function: Callable[..., Made], *values: object) -> Made | str:
+    """What it returns, or why one cell fails: it is told, and the others go on."""
+    try:
+        return function(*values)
+    except FovcacheError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - as above
+        return f"{type(error).__name__}: {error}"
 
 
 def _renamed(trial: Trial, cell: Cell) -> Trial:

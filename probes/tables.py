@@ -95,7 +95,7 @@ def sentences(ablation: Ablation) -> Iterator[str]:
         sizes = f"{trials[0].num_train:,} train, {trials[0].num_validation:,} validation, {trials[0].num_test:,} test"
         grouped = ", a group on one side" if split["group"] else ""
         yield f"{len(seeds)} seeds; a seed decides {ablation.protocol['seed_varies']} ({sizes}{grouped})"
-    yield f"head: {ablation.protocol['head']}, its strength chosen on validation; test was scored once"
+    yield f"head: {ablation.protocol['head']}, its settings chosen on validation; test was scored once"
     if ablation.estimand:
         yield f"intervals are of {ablation.estimand}, by {ablation.interval}"
     if ablation.differences:

@@ -38,7 +38,7 @@ def measure(*, rows: int, dims: int, rounds: int, threads: Sequence[int]) -> Com
     wanted = _solved(x, y, strengths)
 
     def ours() -> np.ndarray:
-        found: np.ndarray = head.fit(tensor, y, NUM_CLASSES).coefficients_SKD.numpy()
+        found: np.ndarray = head.fit_rows(tensor, y, NUM_CLASSES).coefficients_SKD.numpy()
         return found
 
     def theirs(num_threads: int) -> Callable[[], np.ndarray]:

@@ -117,7 +117,7 @@ def _trial(
         seed=seed,
         layers=used,
         head="ridge",
-        strength=1.0,
+        setting={"strength": 1.0},
         num_train=780,
         num_validation=177,
         num_test=_NUM_TEST,

@@ -202,7 +202,7 @@ def test_the_command_prints_what_it_writes(ablate: Callable[..., Any], tmp_path:
         assert said in printed
     status, printed, _ = ablate("few", tmp_path / "out", "--json", "-")
     document = json.loads(printed)
-    assert (status, document["format"]) == (0, "fovbench ablation 1")
+    assert (status, document["format"]) == (0, "fovbench ablation 2")
     assert document == json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert document["environment"]["cpu"]
 

@@ -28,5 +28,5 @@ def test_coefficients_on_the_gpu_are_those_of_the_cpu() -> None:
     chance = np.random.default_rng(0)
     x, y = torch.from_numpy(chance.standard_normal((300, 40))), np.arange(300) % 3
     head = make_head("ridge", [0.1, 10, 1000])
-    here, there = (head.fit(each, y, 3).coefficients_SKD.cpu() for each in (x, x.cuda()))
+    here, there = (head.fit_rows(each, y, 3).coefficients_SKD.cpu() for each in (x, x.cuda()))
     assert (here - there).norm() <= 1e-10 * here.norm()

@@ -28,7 +28,7 @@ def test_the_path_predicts_what_a_cold_start_predicts() -> None:
     x, y = load_digits(return_X_y=True)
     x, y = (x - x.mean(0)) / (x.std(0) + 1), y % 5
     strengths = (0.1, 10.0, 1000.0)
-    fitted = LogisticHead(strengths=strengths).fit(torch.from_numpy(x[:600]), y[:600], 5)
+    fitted = LogisticHead(strengths=strengths).fit_rows(torch.from_numpy(x[:600]), y[:600], 5)
     predictions = fitted.predict(torch.from_numpy(x[600:]))
     for number, strength in enumerate(strengths):
         theirs = LogisticRegression(C=1 / strength, max_iter=1000).fit(x[:600], y[:600]).predict(x[600:])
@@ -56,7 +56,7 @@ def test_fits_in_several_threads_are_told_apart_and_leave_the_process_as_it_was(
     rows, before, filters = torch.from_numpy(x / 16), threadpool_info(), list(warnings.filters)
     heads = [LogisticHead(strengths=(0.1, 10.0), max_iterations=(5, 1000)[number % 2]) for number in range(8)]
     with one_thread(), ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda head: head.fit(rows, y, 10), heads))
+        found = list(pool.map(lambda head: head.fit_rows(rows, y, 10), heads))
     assert [bool(each.notes) for each in found] == [True, False] * 4
     assert len({each.coefficients_SKD.tobytes() for each in found[1::2]}) == 1
     assert [pool["num_threads"] for pool in threadpool_info()] == [pool["num_threads"] for pool in before]

@@ -157,7 +157,7 @@ def test_a_folder_without_results_says_what_makes_some(report: Callable[..., Any
         ({"estimates": [{"representation": 3}]}, "3 where a value of type str was expected"),
         ({"class_counts": "abc"}, "a list was expected"),
         ({"num_samples": "many"}, "int was expected"),
-        ({"format": "fovbench ablation 9"}, "its format is not 'fovbench ablation 1'"),
+        ({"format": "fovbench ablation 9"}, "its format is not 'fovbench ablation 2'"),
     ],
 )
 def test_a_malformed_result_is_left_out_with_the_reason(folder: Path, change: dict[str, Any], reason: str) -> None:

@@ -25,7 +25,7 @@ def made(num: int, dims: int, classes: int) -> tuple[np.ndarray, np.ndarray, np.
 @pytest.mark.parametrize(("num", "dims"), [(200, 30), (60, 300), (60, 60)])
 def test_coefficients_and_predictions_are_scikit_learns(num: int, dims: int, classes: int) -> None:
     x, y, new = made(num, dims, classes)
-    fitted = RidgeHead(strengths=STRENGTHS).fit(torch.from_numpy(x), y, classes)
+    fitted = RidgeHead(strengths=STRENGTHS).fit_rows(torch.from_numpy(x), y, classes)
     predictions = fitted.predict(torch.from_numpy(new))
     assert predictions.dtype == np.int64
     for number, strength in enumerate(STRENGTHS):
@@ -38,7 +38,7 @@ def test_coefficients_and_predictions_are_scikit_learns(num: int, dims: int, cla
 
 def test_one_strength_of_the_path_is_the_path_there() -> None:
     x, y, new = (torch.as_tensor(each) for each in made(60, 300, 3))
-    fitted = RidgeHead(strengths=STRENGTHS).fit(x, y.numpy(), 3)
+    fitted = RidgeHead(strengths=STRENGTHS).fit_rows(x, y.numpy(), 3)
     for number in range(len(STRENGTHS)):
         assert (fitted.at(number).predict(new) == fitted.predict(new)[number]).all()
 
@@ -55,7 +55,7 @@ def test_breast_cancer_gives_the_accuracy_that_scikit_learns_manual_prints() -> 
     x, y = load_breast_cancer(return_X_y=True)
     strengths = (1e-3, 1e-2, 1e-1, 1.0)
     chosen = RidgeClassifierCV(alphas=strengths).fit(x, y).alpha_
-    fitted = RidgeHead(strengths=strengths).fit(torch.from_numpy(x), y, 2)
+    fitted = RidgeHead(strengths=strengths).fit_rows(torch.from_numpy(x), y, 2)
     accuracy = (fitted.at(strengths.index(chosen)).predict(torch.from_numpy(x))[0] == y).mean()
     assert accuracy == pytest.approx(0.9630, abs=1e-4)
 
@@ -67,7 +67,7 @@ def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     try:
         for num_threads in (1, 3):
             torch.set_num_threads(num_threads)
-            found.append(RidgeHead().fit(torch.from_numpy(x), y, 4))
+            found.append(RidgeHead().fit_rows(torch.from_numpy(x), y, 4))
             assert torch.get_num_threads() == num_threads
     finally:
         torch.set_num_threads(before)
