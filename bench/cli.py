@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,8 +41,10 @@ from fovcache.options import (
     fetch_options,
 )
 
-from .ablation_table import print_ablation
+from . import quality_options
+from .ablation_table import print_suite
 from .profile_table import print_profile
+from .quality_table import measure_quality, print_quality
 
 if TYPE_CHECKING:
     from fovcache import reports
@@ -183,26 +184,67 @@ def ablate(
         Path, typer.Option(metavar="DIR", help="Where results go; an earlier run's folder is gone on with.")
     ],
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps; else what CONFIG says.")] = None,
+    isolate: Annotated[
+        bool, typer.Option(help="Run trials in a process of their own: one that crashes costs itself and no more.")
+    ] = True,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="End a trial, or a bank of trained heads, that takes longer; by default none."),
+    ] = None,
     json: Json = None,
     verbose: Verbose = False,
 ) -> None:
-    """Say how well a linear head reads the labels out of representations of cached layers."""
+    """Say how well a head reads the labels out of representations of cached layers."""
     set_up_logging(verbose=verbose)
     output = Output(json)
     from fovcache.builder.request import pick_device
-    from fovcache.probes.config import read_config
-    from fovcache.probes.run import run_ablation
+    from fovcache.probes.config import read_config, with_device
+    from fovcache.probes.suite import run_suite
 
     from .profiler.environment import environment
 
-    chosen = read_config(config)
-    if device is not None:
-        chosen = replace(chosen, device=device)
+    chosen = with_device(read_config(config), device)
     with progress_bar() as show:
-        result = run_ablation(chosen, out, show, environment=environment(pick_device(chosen.device)))
-    print_ablation(output, result)
+        result = run_suite(
+            chosen,
+            out,
+            show,
+            environment=environment(pick_device(chosen.device)),
+            isolate=isolate,
+            timeout_s=timeout,
+        )
+    print_suite(output, result)
     output.json(result.document())
     raise typer.Exit(result.exit_status)
+
+
+@app.command()
+def quality(
+    cache: quality_options.CacheArgument,
+    dataset: quality_options.Dataset = None,
+    split: quality_options.Split = None,
+    encoder: quality_options.EncoderOfFeatures = None,
+    weights: quality_options.WeightsOfFeatures = None,
+    pool: quality_options.PoolOfFeatures = None,
+    store_dtype: quality_options.DtypeOfFeatures = None,
+    recipe: quality_options.Recipe = None,
+    layers: Layers = None,
+    tokens: quality_options.Tokens = False,
+    max_samples: quality_options.MaxSamples = 10_000,
+    seed: quality_options.DrawSeed = 0,
+    out: quality_options.Out = None,
+    device: Device = "auto",
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Say how cached features are spread: ranks, isotropy, collapse, how alike layers are; beside random weights."""
+    options = dict(locals())
+    set_up_logging(verbose=verbose)
+    output = Output(json)
+    with progress_bar() as show:
+        result = measure_quality(cache, out, options, show)
+    print_quality(output, result)
+    output.json(result.document())
 
 
 @app.command()
@@ -211,8 +253,8 @@ def report(
         Path,
         typer.Argument(
             metavar="DIR|PROFILE.json",
-            help="A folder of what `fovbench profile --json`, `fovcache build --json` and `fovbench ablate` wrote; "
-            "or a profile.",
+            help="A folder of what `fovbench profile --json`, `fovcache build --json`, `fovbench quality` and "
+            "`fovbench ablate` wrote; or a profile.",
         ),
     ],
     out: Annotated[
@@ -223,7 +265,14 @@ def report(
         ),
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The cache that is shown; by default what the ablation names.")
+        Path | None, typer.Option(metavar="DIR", help="The cache that is shown; by default what results name.")
+    ] = None,
+    confusion: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REPRESENTATION:EXPERIMENT",
+            help="Also draw the confusion of this cell of an ablation; may be repeated.",
+        ),
     ] = None,
     json: Json = None,
 ) -> None:
@@ -231,7 +280,7 @@ def report(
     set_up_logging(verbose=False)
     output = Output(json)
     if results.is_dir():
-        files = _write_folder_report(results, out or results, cache, output)
+        files = _write_folder_report(results, out or results, cache, output, tuple(confusion or ()))
         pngs = [str(png) for png in files.pngs]
         output.json({"html": str(files.html), "markdown": str(files.markdown), "figures": pngs})
         output.line(str(files.html))
@@ -241,16 +290,21 @@ def report(
     _write_report(read_profile(results), out or Path("fovbench-report"), output)
 
 
-def _write_folder_report(folder: Path, out: Path, cache: Path | None, output: Output) -> reports.ReportFiles:
+def _write_folder_report(
+    folder: Path, out: Path, cache: Path | None, output: Output, cells: tuple[str, ...] = ()
+) -> reports.ReportFiles:
     from fovcache import reports
     from fovcache.cache import open_cache
     from fovcache.errors import DamageError, UsageError, environment_failure
     from fovcache.maintain.inventory import cache_contents
 
-    from .results_folder import find_caches, find_results
+    from .results_folder import check_cells, find_caches, find_results
 
     found = find_results(folder)
-    paths, warnings = ([cache], []) if cache is not None else find_caches(folder, found.ablations)
+    check_cells(cells, found.ablations)
+    paths, warnings = (
+        ([cache], []) if cache is not None else find_caches(folder, {**found.ablations, **found.qualities})
+    )
     caches = []
     for path in paths:
         try:
@@ -265,6 +319,9 @@ def _write_folder_report(folder: Path, out: Path, cache: Path | None, output: Ou
         builds=tuple(reports.Build.of(name, document) for name, document in found.builds.items()),
         caches=tuple(caches),
         ablations=found.ablations,
+        arms=found.arms,
+        qualities=found.qualities,
+        cells=cells,
         warnings=(*found.warnings, *warnings),
     )
     for warning in results.warnings:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from .builder.report import BuildReport
     from .derived.after_build import DerivedReport
 
+_MOST_FEATURES = 40
+"""That are listed: a LoRA has 128 matrices."""
+
 
 def print_build(output: Output, report: BuildReport) -> None:
     """The report of a build as tables."""
@@ -20,8 +23,11 @@ def print_build(output: Output, report: BuildReport) -> None:
         f"{report.reused} reused, {report.failed} failed in {human_seconds(report.seconds)}{rate}"
     )
     output.line(f"written {human_bytes(report.bytes_written)}; encoder loaded in {human_seconds(report.load_seconds)}")
-    rows = [(row["encoder"], row["layer"], row["pool"], row["dtype"], row["digest"][:12]) for row in report.features]
-    output.table("features", ("encoder", "layer", "pool", "dtype", "digest"), rows)
+    shown_features = report.features[:_MOST_FEATURES]
+    rows = [(row["encoder"], row["layer"], row["pool"], row["dtype"], row["digest"][:12]) for row in shown_features]
+    num = len(report.features)
+    title = f"features{f' ({_MOST_FEATURES} of {num}; all in --json)' if num > _MOST_FEATURES else ''}"
+    output.table(title, ("encoder", "layer", "pool", "dtype", "digest"), rows)
     if report.stages:
         columns = ("stage", "resource", ">workers", ">n", ">busy s", ">starved s", ">blocked s", ">idle s", ">busy")
         output.table("where the time went, added over workers", columns, [_stage_row(stage) for stage in report.stages])

@@ -96,8 +96,19 @@ def _check_can_be_written(path: Path) -> None:
 def progress_bar() -> Iterator[Callable[[Progress], None]]:
     """A live bar on standard error with rate and time left; nothing where that is no terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    class TimeLeft(TimeRemainingColumn):
+        """What the run says, which can know better; else by rate."""
+
+        def render(self, task: Task) -> Text:
+            left_s = task.fields["left_s"]
+            if left_s is None:
+                return super().render(task)
+            minutes, seconds = divmod(round(left_s), 60)
+            return Text(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}", style="progress.remaining")
 
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -108,11 +119,11 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TimeLeft(),
         TextColumn("{task.fields[note]}"),
     )
     with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("start", total=None, rate="", note="")
+        task = bar.add_task("start", total=None, rate="", note="", left_s=None)
 
         def show(progress: Progress) -> None:
             speed = bar.tasks[0].speed
@@ -124,6 +135,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
                 completed=progress.done,
                 total=progress.total or None,
                 rate=f"{speed:.1f}/s" if speed else "",
+                left_s=progress.left_s,
             )
 
         yield show

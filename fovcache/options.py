@@ -117,7 +117,7 @@ def encoder_request(options: Mapping[str, Any]) -> EncoderRequest:
     from .builder.request import EncoderRequest
 
     values = {name: options[name] for name in ("encoder", "weights", "pool", "posterior", *_OF_ALL)}
-    return EncoderRequest(layers=_globs(options["layers"] or []), **values)
+    return EncoderRequest(layers=globs(options["layers"]), **values)
 
 
 def encoders_of(options: Mapping[str, Any]) -> Encoders:
@@ -125,7 +125,7 @@ def encoders_of(options: Mapping[str, Any]) -> Encoders:
     from .builder.encoders import Encoders
 
     encoders = tuple(options["encoder"])
-    layers = {name: _globs(texts) for name, texts in _by_encoder(options["layers"], encoders).items()}
+    layers = {name: globs(texts) for name, texts in _by_encoder(options["layers"], encoders).items()}
     single = {}
     for option in ("weights", "pool", "posterior"):
         given = _by_encoder(options[option], encoders)
@@ -146,8 +146,9 @@ def _by_encoder(texts: Sequence[str] | None, encoders: Sequence[str]) -> dict[st
     return found
 
 
-def _globs(texts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(glob.strip() for text in texts for glob in text.split(",") if glob.strip())
+def globs(texts: Sequence[str] | None) -> tuple[str, ...]:
+    """What `--layers` was given, which may be repeated, and separated by commas."""
+    return tuple(glob.strip() for text in texts or () for glob in text.split(",") if glob.strip())
 
 
 def build_options(

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fovcache.derived.representation import known_representations, resolve_representation
+from fovcache.derived.representation import known_representations
 from fovcache.errors import UsageError, nearest
 from fovcache.keys.recipe import POOLINGS, STORE_DTYPES
 
-from .head import HEADS, RIDGE, make_head
-from .splits import GIVEN, KINDS
+from .arms import check_arms, merged
+from .choices import ControlChoice as ControlChoice  # as all of these: for whoever makes a configuration
+from .choices import EncoderChoice as EncoderChoice
+from .choices import HeadChoice as HeadChoice
+from .choices import RepresentationChoice as RepresentationChoice
+from .choices import SplitChoice as SplitChoice
+from .head import HEADS, RIDGE, head_settings
+from .splits import INDEPENDENT, KINDS, RESPLIT
 from .toml_table import TomlTable, read_toml
 
 DEFAULT_SEEDS = 5
@@ -22,92 +28,15 @@ SEEDED = (SPLIT, INITIALISATION, ORDER)
 """What a seed can decide: the last two of a head that is trained by steps."""
 TOP_KEYS = ("cache", "dataset", "seeds", "seeds_vary", "representations", "single_layers", "device")
 TABLE_KEYS = {
-    "split": ("kind", "test", "validation", "group"),
+    "split": ("kind", "test", "validation", "group", "shots"),
     "controls": ("shuffled_labels", "random_layers"),
 }
+_KEYS = (*TOP_KEYS, "encoders", "experiments", "head", *TABLE_KEYS)
 ENCODER_KEYS = ("encoder", "weights", "pool", "store_dtype", "recipe")
 NOT_BY_DEFAULT = ("flat_vec",)
 """As many numbers as a layer has: only where it is asked for."""
 _ALIAS = re.compile(r"[A-Za-z0-9_-]+")
 _MAX_SEED = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RepresentationChoice:
-    """A representation and what was chosen of it."""
-
-    name: str
-    """As `fovcache.derived.representation` knows it."""
-    parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """What is not at its default."""
-
-    def __post_init__(self) -> None:
-        resolve_representation(self.name, self.parameters)
-
-    @property
-    def label(self) -> str:
-        """What results call it: `spectral`, or `spectral(method=exact)`."""
-        shown = ", ".join(f"{key}={value}" for key, value in sorted(self.parameters.items()))
-        return f"{self.name}({shown})" if shown else self.name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderChoice:
-    """Which features an alias stands for; what is None is not asked about."""
-
-    encoder: str | None = None
-    """Its name, or `PATH.py:FACTORY`."""
-    weights: str | None = None
-    """As builds were given them."""
-    pool: str | None = None
-    """`cls`, `mean` or `tokens`."""
-    store_dtype: str | None = None
-    """`bf16`, `fp16` or `fp32`."""
-    recipe: str | None = None
-    """The beginning of a recipe's digest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitChoice:
-    """What is said about splits; None is settled by the dataset."""
-
-    kind: str | None = None
-    """`resplit`, or `given` for the dataset's own test split; None for the latter where there is one."""
-    test: float | None = None
-    """Share of the samples."""
-    validation: float | None = None
-    """Share of the samples."""
-    group: bool | None = None
-    """Whether a group is on one side; None for True where samples name groups."""
-
-    def __post_init__(self) -> None:
-        if self.kind == GIVEN and self.test is not None:
-            raise UsageError('test is a share of a resplit, and with kind = "given" nothing reads it: leave it out')
-        if (self.test or 0) + (self.validation or 0) >= 1:
-            raise UsageError(f"test = {self.test} and validation = {self.validation} leave nothing to train on")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadChoice:
-    """What reads the labels out of the numbers."""
-
-    kind: str = RIDGE
-    """One of HEADS."""
-    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """What is not at the head's own."""
-
-    def __post_init__(self) -> None:
-        make_head(self.kind, self.settings)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControlChoice:
-    """What is run beside each experiment."""
-
-    shuffled_labels: bool = True
-    """The same with labels that say nothing: it must come out at chance."""
-    random_layers: bool = True
-    """As many layers, drawn at random, for each experiment that does not take all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +71,8 @@ class AblationConfig:
     """What is fitted."""
     controls: ControlChoice = field(default_factory=ControlChoice)
     """What is run beside."""
+    arms: Mapping[str, AblationConfig] = field(default_factory=dict)
+    """By name: ablations that differ from this one in one setting each. They have no arms of their own."""
 
     def __post_init__(self) -> None:
         if not self.representations:
@@ -160,12 +91,19 @@ class AblationConfig:
         for what in self.seeds_vary:
             if what not in SEEDED:
                 raise UsageError(f"seeds_vary holds {what!r}{nearest(what, SEEDED)}")
+        if self.split.kind == INDEPENDENT and SPLIT not in self.seeds_vary:
+            raise UsageError(
+                f'kind = "{INDEPENDENT}" gives each seed samples of its own, and seeds_vary leaves out {SPLIT!r}: name '
+                f'it there, or set kind = "{RESPLIT}"'
+            )
         for alias in self.encoders:
             if not _ALIAS.fullmatch(alias):
                 raise UsageError(f"encoder {alias!r}: an alias is made of letters, digits, '_' and '-'")
         for name, globs in self.experiments.items():
             if not name.strip() or not globs:
                 raise UsageError(f"experiment {name!r} names no layers, expected a list of globs")
+
+        check_arms(self)
 
     @property
     def cache_path(self) -> Path:
@@ -175,10 +113,36 @@ class AblationConfig:
 
 def read_config(path: Path) -> AblationConfig:
     """The configuration in a TOML file. Raises UsageError, each time in one line with the file's name."""
-    top = read_toml(path, (*TOP_KEYS, "encoders", "experiments", "head", *TABLE_KEYS))
-    try:
-        return AblationConfig(
-            name=path.stem,
+    top = read_toml(path, (*_KEYS, "arms"))
+    base = _config(top, path, path.stem)
+    arms = top.table("arms", None)
+    if arms is None:
+        return base
+    below = {key: top.raw(key) for key in top.keys if key != "arms"}
+    found = {}
+    for name in arms.keys:
+        arm = arms.table(name, _KEYS)
+        assert arm is not None
+        values = merged(below, {key: arm.raw(key) for key in arm.keys})
+        found[name] = _config(TomlTable(values, file=f"{path}: [arms.{name}]", known=_KEYS), path, name)
+    return _named(path, lambda: replace(base, arms=found))
+
+
+def with_device(config: AblationConfig, device: str | None) -> AblationConfig:
+    """The same, and its arms, on another device; None changes nothing.
+
+    Raises UsageError where the device is what an arm changes.
+    """
+    if device is None:
+        return config
+    return replace(config, device=device, arms={name: replace(arm, device=device) for name, arm in config.arms.items()})
+
+
+def _config(top: TomlTable, path: Path, name: str) -> AblationConfig:
+    return _named(
+        top.file,
+        lambda: AblationConfig(
+            name=name,
             cache=top.required_text("cache"),
             folder=path.parent,
             dataset=top.text("dataset"),
@@ -192,11 +156,18 @@ def read_config(path: Path) -> AblationConfig:
             split=_split(top),
             head=_head(top),
             controls=_controls(top),
-        )
+        ),
+    )
+
+
+def _named(file: object, make: Callable[[], AblationConfig]) -> AblationConfig:
+    """What is made; what is refused names the file."""
+    try:
+        return make()
     except UsageError as error:
-        if str(error).startswith(f"{path}: "):
+        if str(error).startswith(f"{file}: "):
             raise
-        raise UsageError(f"{path}: {error}") from None
+        raise UsageError(f"{file}: {error}") from None
 
 
 def _seeds(top: TomlTable) -> tuple[int, ...]:
@@ -262,15 +233,30 @@ def _split(top: TomlTable) -> SplitChoice:
         test=table.share("test"),
         validation=table.share("validation"),
         group=table.optional_flag("group"),
+        shots=_shots(table),
     )
+
+
+def _shots(table: TomlTable) -> int | None:
+    value = table.raw("shots")
+    if value is None:
+        return None
+    if _is_whole(value, least=1):
+        return int(value)
+    raise table.error(f"shots = {value!r}, expected how many samples of each class train has, at least 1")
 
 
 def _head(top: TomlTable) -> HeadChoice:
     table = top.table("head", None)
     if table is None:
         return HeadChoice()
+    kind = table.text("kind", RIDGE, allowed=HEADS) or RIDGE
+    known = ("kind", *head_settings(kind))
+    for key in table.keys:
+        if key not in known:
+            raise table.error(f"a {kind} head has no setting {key!r}{nearest(key, known)}")
     settings = {key: table.raw(key) for key in table.keys if key != "kind"}
-    return table.make(HeadChoice, kind=table.text("kind", RIDGE, allowed=HEADS), settings=settings)
+    return table.make(HeadChoice, kind=kind, settings=settings)
 
 
 def _controls(top: TomlTable) -> ControlChoice:

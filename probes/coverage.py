@@ -119,9 +119,9 @@ def simulate_resplit(population: Population, num_repeats: int, *, seed: int = 0)
     values_RS, truths, sizes = [], [], (0, 0)
     for _ in range(num_repeats):
         data = population.draw(chance)
-        sides = [_split(data, rule, each) for each in range(max(NUM_SEEDS))]
-        values_RS.append([_trial(data.x, data.y, side).test_accuracy for side in sides])
-        truths.append(_truth(population.draw(chance), rule, [0], population.draw(chance, share)))
+        sides = [split_of(data, rule, each) for each in range(max(NUM_SEEDS))]
+        values_RS.append([trial_of(data.x, data.y, side).test_accuracy for side in sides])
+        truths.append(truth_of(population.draw(chance), rule, [0], population.draw(chance, share)))
         sizes = (len(data.y) - len(sides[0].test), len(sides[0].test))
     found: list[Coverage] = []
     truth = [float(np.mean(truths))] * num_repeats
@@ -133,7 +133,7 @@ def simulate_resplit(population: Population, num_repeats: int, *, seed: int = 0)
             "percentile bootstrap": lambda row: _bootstrap(row, chance),
         }
         for name, make in kinds.items():
-            found.append(_coverage(population, name, num_seeds, [make(row) for row in rows], truth))
+            found.append(coverage_of(population, name, num_seeds, [make(row) for row in rows], truth))
     return found
 
 
@@ -146,11 +146,11 @@ def simulate_given(population: Population, num_repeats: int, *, seed: int = 0) -
     drawn_RSM, truths = [], []
     for _ in range(num_repeats):
         train, test = population.draw(chance), population.draw(chance, 0.5)
-        data = _joined(train, test)
+        data = joined(train, test)
         splits = [TRAIN] * len(train.y) + [TEST] * len(test.y)
         seeds = range(max(NUM_SEEDS))
-        drawn_RSM.append([_trial(data.x, data.y, _split(data, rule, each, splits)).correct for each in seeds])
-        truths.append(_truth(data, rule, range(100, 110), population.draw(chance, share), splits))
+        drawn_RSM.append([trial_of(data.x, data.y, split_of(data, rule, each, splits)).correct for each in seeds])
+        truths.append(truth_of(data, rule, range(100, 110), population.draw(chance, share), splits))
     found: list[Coverage] = []
     for num_seeds in NUM_SEEDS:
         correct_RSM = np.array(drawn_RSM)[:, :num_seeds]
@@ -158,10 +158,10 @@ def simulate_given(population: Population, num_repeats: int, *, seed: int = 0) -
         # groups and labels of the last repeat: only which items belong together matters, and is the same in all
         items = [items_interval(each, test.groups, test.y).bounds or _point(each.mean(1)) for each in correct_RSM]
         plain = [t_interval(row).bounds or _point(row) for row in accuracies]
-        found.append(_coverage(population, "test items × seeds", num_seeds, items, truths))
+        found.append(coverage_of(population, "test items × seeds", num_seeds, items, truths))
         everywhere = [float(np.mean(truths))] * num_repeats
-        found.append(_coverage(population, "the same, for a new train set", num_seeds, items, everywhere))
-        found.append(_coverage(population, "plain t over seeds", num_seeds, plain, truths))
+        found.append(coverage_of(population, "the same, for a new train set", num_seeds, items, everywhere))
+        found.append(coverage_of(population, "plain t over seeds", num_seeds, plain, truths))
     return found
 
 
@@ -173,15 +173,17 @@ def table_row(row: Coverage) -> str:
     )
 
 
-def _split(data: Draw, rule: SplitRule, seed: int, splits: Sequence[str] | None = None) -> Partition:
+def split_of(data: Draw, rule: SplitRule, seed: int, splits: Sequence[str] | None = None) -> Partition:
+    """As the protocol divides a data set, by content and group."""
     return partition(data.keys, data.y, data.groups, splits, rule, seed)
 
 
-def _trial(x: np.ndarray, y: np.ndarray, side: Partition) -> Outcome:
+def trial_of(x: np.ndarray, y: np.ndarray, side: Partition) -> Outcome:
+    """A trial of the protocol: ridge, its strength chosen on validation."""
     return run_trial(x, y, side, make_head(RIDGE, {"strengths": STRENGTHS}), int(y.max()) + 1)
 
 
-def _truth(
+def truth_of(
     data: Draw,
     rule: SplitRule,
     seeds: Sequence[int],
@@ -191,12 +193,13 @@ def _truth(
     """The mean accuracy on fresh samples of heads that are fitted on this data."""
     x, y = np.concatenate([data.x, fresh.x]), np.concatenate([data.y, fresh.y])
     test = np.arange(len(data.y), len(y))
-    sides = (_split(data, rule, seed, splits) for seed in seeds)
-    trials = (_trial(x, y, Partition(train=side.train, validation=side.validation, test=test)) for side in sides)
+    sides = (split_of(data, rule, seed, splits) for seed in seeds)
+    trials = (trial_of(x, y, Partition(train=side.train, validation=side.validation, test=test)) for side in sides)
     return float(np.mean([trial.test_accuracy for trial in trials]))
 
 
-def _joined(one: Draw, other: Draw) -> Draw:
+def joined(one: Draw, other: Draw) -> Draw:
+    """The samples of both, in this order."""
     x, y, keys = (np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("x", "y", "keys"))
     return Draw(x=x, y=y, keys=keys, groups=one.groups and other.groups and one.groups + other.groups)
 
@@ -212,13 +215,14 @@ def _point(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.mean(values))
 
 
-def _coverage(
+def coverage_of(
     population: Population,
     method: str,
     num_seeds: int,
     bounds: Sequence[tuple[float, float]],
     truths: Sequence[float],
 ) -> Coverage:
+    """How often bounds hold the truth, for each data set its own."""
     holds = [low <= truth <= high for (low, high), truth in zip(bounds, truths, strict=True)]
     return Coverage(
         population=population.name,

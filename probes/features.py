@@ -21,11 +21,11 @@ from fovcache.store.refs import DatasetRef, find_ref
 
 from .config import AblationConfig, EncoderChoice, RepresentationChoice
 from .layer_sets import CachedLayer, LayerSets, choose_layers
+from .one_shape import check_one_shape
 from .result import FeatureUsed
 from .samples import LabelledSamples, labelled_samples
 
 if TYPE_CHECKING:
-    import torch
 
     from fovcache.cache import Cache
     from fovcache.loaders.feature_set import FeatureSet
@@ -105,6 +105,8 @@ def open_input(config: AblationConfig, cache: Cache) -> AblationInput:
     present = [has[each.feature.digest] for each in sets.layers.values()]
     representations = {each: resolve_representation(each.name, each.parameters) for each in config.representations}
     samples, cut = labelled_samples(table, features, present, ref.name)
+    for cached, features_of_layer in zip(sets.layers.values(), cut, strict=True):
+        check_one_shape(cached, features_of_layer.rows.shape_counts, ref.name)
     return AblationInput(
         cache=cache,
         ref=ref,
@@ -155,16 +157,3 @@ def _used(catalog: Catalog, sets: LayerSets, name: str, features: FeatureSet) ->
         recipe=cached.feature.recipe,
         weights=weights_in_words(cached.recipe["extractor"], catalog.index(cached.feature.recipe)),
     )
-
-
-def concatenated(sets: Sequence[FeatureSet]) -> torch.Tensor:
-    """float32 [n, F] on the CPU: the rows of each set flattened, side by side."""
-    import torch
-
-    widths = [int(np.prod(features.row_shape, dtype=np.int64)) for features in sets]
-    x = torch.empty((len(sets[0]), sum(widths)), dtype=torch.float32)
-    begin = 0
-    for features, width in zip(sets, widths, strict=True):
-        x[:, begin : begin + width] = features.tensors()[0].reshape(len(x), width)
-        begin += width
-    return x

@@ -77,16 +77,21 @@ def make_head(kind: str, settings: Mapping[str, Any] | None = None) -> Head:
 
     Raises UsageError for a kind that is not one of HEADS, a setting that it does not have, or a value out of range.
     """
-    if kind not in HEADS:
-        raise UsageError(f"there is no head named {kind!r}{nearest(kind, HEADS)}")
+    known = head_settings(kind)
     make = _class_of(kind)
-    known = sorted(make.__dataclass_fields__)
     for key in settings or {}:
         if key not in known:
             raise UsageError(f"a {kind} head has no setting {key!r}{nearest(key, known)}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in (settings or {}).items()}
     head: Head = make(**values)
     return head
+
+
+def head_settings(kind: str) -> tuple[str, ...]:
+    """The names of a kind's settings, sorted. Raises UsageError for a kind that is not one of HEADS."""
+    if kind not in HEADS:
+        raise UsageError(f"there is no head named {kind!r}{nearest(kind, HEADS)}")
+    return tuple(sorted(_class_of(kind).__dataclass_fields__))
 
 
 def _class_of(kind: str) -> Any:

@@ -13,8 +13,12 @@ import numpy as np
 
 LEVEL = 0.95
 _WILSON = "Wilson's score interval (1927)"
+ONE_HEAD, SOME_HEADS = "the one head that was fitted", "heads fitted on draws from this train set"
+"""What a test set's interval is of, where seeds decide nothing and where they draw from train."""
 _ROUNDING = 1e-15
 """A variance below comes of values that are all equal, or all equal within their class."""
+_EQUAL = 1e-9
+"""Accuracies of fewer than a milliard samples that are nearer to each other are equal but for rounding."""
 _ONE_SEED = "one seed says nothing of how much seeds differ: run five or more"
 
 
@@ -32,6 +36,31 @@ class Interval:
     """How it is made, a sentence with its source."""
     reason: str | None = None
     """Why there are no bounds."""
+    error: float | None = None
+    """Standard error of the mean, where one was found; bounds of Student's t are the mean ± t times this."""
+    freedom: float = math.inf
+    """Degrees of freedom of `error`."""
+    seeds_error: float = 0.0
+    """The part of `error` (the root of a share of its square) that more test items would not make smaller."""
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p of the hypothesis that a difference is none, by Student's t: below .05 where 0 is out of bounds.
+
+        None where there is no error to measure the mean by: with one seed, or where all differences are equal but not
+        none.
+        """
+        if self.error is None:
+            return None
+        if self.error == 0:
+            return 1.0 if abs(self.mean) < _EQUAL else None
+        from scipy.stats import t
+
+        return float(2 * t.sf(abs(self.mean) / self.error, self.freedom))
+
+    def half_width(self) -> float | None:
+        """Of an interval by Student's t, not clipped; None without an error."""
+        return None if self.error is None else _t(self.freedom) * self.error
 
 
 def t_interval(values: Sequence[float], *, difference: bool = False) -> Interval:
@@ -73,21 +102,24 @@ def items_interval(
     labels: np.ndarray | None = None,
     *,
     difference: bool = False,
+    heads: str = SOME_HEADS,
 ) -> Interval:
-    """For `given`: right or wrong [seeds, test items] on one test set; items of a group vary together.
+    """For `given`, and wherever all seeds have one test set: right or wrong [seeds, test items].
 
-    With the items' `labels`, int64 [test items], new items are thought of as drawn class by class, in the shares that
-    classes have in test; without, as drawn from all. With `difference`, the numbers are differences of two such arrays,
-    in {-1, 0, 1}. One seed will do: the estimand is then the one head's accuracy, and says so.
+    Items of a group vary together. With the items' `labels`, int64 [test items], new items are thought of as drawn
+    class by class, in the shares that classes have in test; without, as drawn from all. With `difference`, the numbers
+    are differences of two such arrays, in {-1, 0, 1}. One seed will do: the estimand is then the one head's accuracy,
+    and says so; else it is of `heads`.
     """
     x_SM = np.asarray(correct_SM, np.float64)
     num_seeds, num_items = x_SM.shape
-    cluster_M = _clusters(groups, num_items)
+    cluster_M = clusters(groups, num_items)
     class_M = np.zeros(num_items, np.int64) if labels is None else np.unique(labels, return_inverse=True)[1]
     num_clusters, num_classes = int(cluster_M.max()) + 1, int(class_M.max()) + 1
     unit = "items" if num_clusters == num_items else "groups"
-    head = "the one head that was fitted has" if num_seeds == 1 else "heads fitted on draws from this train set have"
-    estimand = f"{_what(difference)} that {head} on average on new test {unit} from the same population"
+    heads = ONE_HEAD if num_seeds == 1 else heads
+    has = "has" if heads == ONE_HEAD else "have on average"
+    estimand = f"{_what(difference)} that {heads} {has} on new test {unit} from the same population"
     estimand += "" if labels is None else ", with classes in the shares that they have in test"
     interval = "Student's t" if difference else f"{_WILSON} with the effective number of items"
     method = (
@@ -99,19 +131,26 @@ def items_interval(
     if num_clusters <= num_classes:
         reason = f"test has too few {unit} ({num_clusters}) to say how much they differ"
         return Interval(mean=mean, bounds=None, estimand=estimand, method=method, reason=reason)
-    variance, freedom = _two_way_variance(x_SM, cluster_M, class_M)
-    if difference:
-        half = _t(freedom) * math.sqrt(variance)
-        bounds = _clipped(mean - half, mean + half, -1.0)
-    else:
-        items = mean * (1 - mean) / variance if variance > _ROUNDING else float(num_clusters)
-        bounds = _wilson(mean, items, _t(freedom))
-    return Interval(mean=mean, bounds=bounds, estimand=estimand, method=method)
-
-
-def smallest_p(num_pairs: int) -> float:
-    """The smallest p-value that a two-sided exact paired test (sign flips, Wilcoxon) can give for n pairs."""
-    return min(1.0, 2.0 ** (1 - num_pairs))
+    found = _two_way_variance(x_SM, cluster_M, class_M)
+    if difference and labels is not None and found.total <= _ROUNDING:  # only classes differ, or nothing does
+        return items_interval(x_SM, groups, difference=True, heads=heads)
+    varies = found.total > _ROUNDING
+    error = math.sqrt(found.total) if varies else 0.0
+    half = _t(found.freedom) * error
+    bounds = _clipped(mean - half, mean + half, -1.0) if varies else None
+    if not difference:
+        items = mean * (1 - mean) / found.total if varies else float(num_clusters)
+        bounds = _wilson(mean, items, _t(found.freedom))
+    return Interval(
+        mean=mean,
+        bounds=bounds,
+        estimand=estimand,
+        method=method,
+        reason=_all_equal(num_clusters) if bounds is None else None,
+        error=error,
+        freedom=found.freedom,
+        seeds_error=math.sqrt(found.of_seeds),
+    )
 
 
 def _mean_interval(
@@ -123,23 +162,42 @@ def _mean_interval(
     estimand: str,
     method: str,
 ) -> Interval:
-    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    bounds, reason = None, None
+    mean, freedom = float(np.mean(values)), max(1, len(values) - 1)
+    bounds, reason, error = None, None, None
     if len(values) < 2:
         reason = _ONE_SEED
-    elif sd > 0:
-        half = _t(len(values) - 1) * sd * math.sqrt(factor)
+    elif np.ptp(values) > _EQUAL:
+        error = float(np.std(values, ddof=1)) * math.sqrt(factor)
+        half = _t(freedom) * error
         bounds = _clipped(mean - half, mean + half, -1.0 if difference else 0.0)
     elif difference or floor_items is None:
-        reason = f"all {len(values)} values are equal, which says nothing of how much they could differ"
+        error, reason = 0.0, _all_equal(len(values))
     else:
         bounds = _wilson(mean, floor_items, _t(math.inf))
         method = f"{_WILSON} for {floor_items:g} test items, since all {len(values)} values are equal"
-    return Interval(mean=mean, bounds=bounds, estimand=estimand, method=method, reason=reason)
+    return Interval(
+        mean=mean, bounds=bounds, estimand=estimand, method=method, reason=reason, error=error, freedom=freedom
+    )
 
 
-def _two_way_variance(x_SM: np.ndarray, cluster_M: np.ndarray, class_M: np.ndarray) -> tuple[float, float]:
-    """The variance of the mean when seeds and clusters are both drawn, and its degrees of freedom.
+def _all_equal(num: int) -> str:
+    return f"all {num} values are equal, which says nothing of how much they could differ"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Variance:
+    """Of a mean over seeds and clusters."""
+
+    total: float
+    """All of it."""
+    of_seeds: float
+    """What of it more clusters would not make smaller."""
+    freedom: float
+    """Degrees of freedom of `total`."""
+
+
+def _two_way_variance(x_SM: np.ndarray, cluster_M: np.ndarray, class_M: np.ndarray) -> _Variance:
+    """The variance of the mean when seeds and clusters are both drawn.
 
     A value is its class's mean + seed + cluster + what is left over; the mean's variance is the sum of the last three's
     over how many there are of each.
@@ -153,18 +211,18 @@ def _two_way_variance(x_SM: np.ndarray, cluster_M: np.ndarray, class_M: np.ndarr
     squares = np.square(clusters).sum(1) * len(clusters[0]) / free_items / num_items**2
     of_items = float(squares[0])
     if num_seeds == 1:
-        return of_items, free_items
+        return _Variance(total=of_items, of_seeds=0.0, freedom=free_items)
     free_seeds = num_seeds - 1
     of_rest = float(squares[1:].sum()) / (num_seeds * free_seeds)
     of_seeds = float(x_SM.mean(1).var(ddof=1)) / num_seeds
     if of_seeds <= of_rest:  # no more than what is left over makes of it
-        return of_items, free_items
+        return _Variance(total=of_items, of_seeds=0.0, freedom=free_items)
     total = of_items + of_seeds - of_rest
     spread = of_items**2 / free_items + of_seeds**2 / free_seeds + of_rest**2 / (free_items * free_seeds)
-    return total, total**2 / spread
+    return _Variance(total=total, of_seeds=of_seeds - of_rest, freedom=total**2 / spread)
 
 
-def _clusters(groups: Sequence[str | None] | None, num_items: int) -> np.ndarray:
+def clusters(groups: Sequence[str | None] | None, num_items: int) -> np.ndarray:
     """The number of each item's group; an item without one is its own."""
     if groups is None:
         return np.arange(num_items)

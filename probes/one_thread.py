@@ -13,6 +13,7 @@ def one_thread() -> Iterator[None]:
     BLAS's limit is the process's. Trials in several threads need one of these around all of them, or the first to end
     gives the others their threads back.
     """
+    import scipy.linalg  # noqa: F401 - brings a BLAS of its own, which is limited only if it is there already
     import torch
     from threadpoolctl import threadpool_limits
 

@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from .result import Ablation
+from .arms_table import arm_sentences, arms_table
+from .result import Ablation, ArmComparison
 from .tables import TextTable, sentences, shown_tables
 
 PAGE_FILE = "ablation.md"
 
 
-def page(ablation: Ablation) -> str:
+def page(ablation: Ablation, arms: Sequence[ArmComparison] = ()) -> str:
     """The tables with intervals, what they are of, and what a reader should know."""
-    return "\n".join(_lines(ablation))
+    return "\n".join(_lines(ablation, arms))
 
 
-def _lines(ablation: Ablation) -> Iterator[str]:
-    yield f"# Ablation {_escaped(ablation.name)}\n"
-    yield from (f"- {_escaped(sentence)}" for sentence in sentences(ablation))
-    yield from (f"- warning: {_escaped(warning)}" for warning in ablation.warnings)
+def _lines(ablation: Ablation, arms: Sequence[ArmComparison]) -> Iterator[str]:
+    yield f"# Ablation {escaped(ablation.name)}\n"
+    yield from (f"- {escaped(sentence)}" for sentence in sentences(ablation))
+    yield from (f"- {escaped(sentence)}" for sentence in arm_sentences(arms))
+    yield from (f"- warning: {escaped(warning)}" for warning in ablation.warnings)
     yield ""
-    for table in shown_tables(ablation, intervals=True):
-        yield from _table(table)
+    for table in (*shown_tables(ablation, intervals=True), arms_table(arms)):
+        if table.rows:
+            yield from markdown_table(table)
     yield "## Environment\n"
-    yield from (f"- {_escaped(name)}: {_escaped(str(value))}" for name, value in ablation.environment.items())
+    yield from (f"- {escaped(name)}: {escaped(str(value))}" for name, value in ablation.environment.items())
     yield ""
 
 
-def _table(table: TextTable) -> Iterator[str]:
+def markdown_table(table: TextTable) -> Iterator[str]:
+    """Lines, with the title as a heading."""
     yield f"## {table.title}\n"
-    yield _row([_escaped(column.removeprefix(">")) for column in table.columns])
+    yield _row([escaped(column.removeprefix(">")) for column in table.columns])
     yield _row(["---:" if column.startswith(">") else "---" for column in table.columns])
-    yield from (_row([_escaped(cell) for cell in row]) for row in table.rows)
+    yield from (_row([escaped(cell) for cell in row]) for row in table.rows)
     yield ""
 
 
@@ -40,6 +44,6 @@ def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """A text that Markdown shows as it is."""
     return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))

@@ -16,6 +16,8 @@ NO_CONTROL, SHUFFLED_LABELS, RANDOM_LAYERS = "none", "shuffled_labels", "random_
 CONTROLS = (NO_CONTROL, SHUFFLED_LABELS, RANDOM_LAYERS)
 RESULT_FILE = "ablation.json"
 TRIALS_FILE = "trials.jsonl"
+ARMS_FORMAT = "fovbench arms 1"
+ARMS_FILE = "arms.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,24 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArmComparison:
+    """What one setting changes."""
+
+    arm: str
+    """Its name."""
+    setting: str
+    """The one that differs, by its dotted name; `head`, say, for all that a kind of head has."""
+    base_value: Any
+    """What it is in the base; None for what is not there, a mapping for a table."""
+    arm_value: Any
+    """What it is in the arm."""
+    differences: tuple[Difference, ...]
+    """Test accuracy of the arm less that of the base, paired; `p_holm` is over all arms."""
+    unpaired: tuple[str, ...]
+    """Which were not compared, and why, a sentence each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
     """What a cell's stored predictions say beside accuracy. K classes, in the order of `Ablation.classes`."""
 
@@ -154,7 +174,8 @@ class Metrics:
     num_seeds: int
     """Trials."""
     confusion: tuple[tuple[int, ...], ...]
-    """[K][K]: test samples of a class (row) that were answered with a class (column), summed over seeds."""
+    """[K][K]: test samples of a class (row) that were answered with a class (column), summed over seeds; empty for
+    controls and for more than 100 classes, where `probes.metrics.confusion_matrix` of the predictions makes it."""
     class_accuracies: tuple[float | None, ...]
     """[K]: recall of each class, the mean over the seeds that test it; None for a class that none does."""
     class_intervals: tuple[tuple[float, float] | None, ...]
@@ -162,16 +183,18 @@ class Metrics:
     balanced_accuracy: float
     """Mean of `class_accuracies`, over seeds."""
     macro_f1: float
-    """Mean over classes, then over seeds; 0 for a class that is never right, as scikit-learn has it."""
+    """Mean over classes that are tested or answered, then over seeds; 0 for a class that is never right, as
+    scikit-learn has it."""
     calibration_error: float | None
     """Expected calibration error of the answer's probability, 15 bins of equal width (Guo et al. 2017), mean over
-    seeds; None for a head without probabilities."""
+    seeds; None for a head without probabilities, or with some that are not finite, as of the next two."""
     brier: float | None
     """Mean squared distance of the probabilities to the truth, summed over classes (Brier 1950)."""
     log_loss: float | None
     """Mean negative log likelihood in nats; probabilities are clipped to at least 1e-7."""
     reliability: tuple[tuple[int, float, float], ...] = ()
-    """Of each bin: samples over all seeds, their mean confidence, their accuracy; empty without probabilities."""
+    """Of each bin: samples over all seeds, their mean confidence, their accuracy (both 0 in a bin without samples);
+    empty without probabilities."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,3 +290,15 @@ def read_ablation(path: Path) -> Ablation:
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is not what `fovbench ablate` writes: {error}") from error
     return ablation
+
+
+def read_arms(path: Path) -> tuple[ArmComparison, ...]:
+    """What `fovbench ablate` wrote beside an ablation that has arms. Raises UsageError for anything else, OSError."""
+    try:
+        document = json.loads(path.read_bytes())
+        if document.get("format") != ARMS_FORMAT:
+            raise ValueError(f"its format is not {ARMS_FORMAT!r}")
+        arms: tuple[ArmComparison, ...] = revive(tuple[ArmComparison, ...], document["arms"])
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is not what `fovbench ablate` writes: {error}") from error
+    return arms

@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
@@ -27,6 +27,7 @@ from .result import RESULT_FILE, TRIALS_FILE, Ablation, Trial
 
 PREDICTIONS = "predictions"
 LOCK_FILE = ".lock"
+BANKS_FILE = "banks.jsonl"
 _DTYPES = {"I64": np.int64, "F32": np.float32}
 _LINE_START = b'{"key":'
 
@@ -34,8 +35,11 @@ _LINE_START = b'{"key":'
 class ResultFolder:
     """What earlier runs finished, and where this one writes. Get one from `open_folder`."""
 
-    def __init__(self, folder: Path, trials: Sequence[Trial], file: FileIO) -> None:
+    def __init__(
+        self, folder: Path, trials: Sequence[Trial], file: FileIO, banks: Sequence[tuple[str, ...]] = ()
+    ) -> None:
         self.folder = folder
+        self._banks = list(banks)
         self._trials = {trial.key: trial for trial in trials}
         self._lines = set(trials)
         self._file = file
@@ -53,20 +57,24 @@ class ResultFolder:
         predictions: np.ndarray,
         probabilities: np.ndarray | None = None,
     ) -> None:
-        """Keep truth and prediction of a trial's test samples, at `positions` of the dataset; each int64 [m].
+        """As the function `keep_predictions`."""
+        keep_predictions(self._storage, key, positions, labels, predictions, probabilities)
 
-        Probabilities are float32 [m, classes], of a head that gives them.
+    @property
+    def banks(self) -> tuple[tuple[str, ...], ...]:
+        """Keys of trials that were planned to be trained together, the last plan last."""
+        return tuple(self._banks)
 
-        Several threads may do so at a time. Raises EnvironmentFailure.
-        """
-        columns = {"position": positions, "label": labels, "prediction": predictions}
-        tensors = {
-            name: ("I64", values.shape, array_bytes(values.astype(np.int64))) for name, values in columns.items()
-        }
-        if probabilities is not None:
-            values = probabilities.astype(np.float32)
-            tensors["probability"] = ("F32", values.shape, array_bytes(values))
-        self._storage.put(_predictions_name(key), file_parts(tensors, {"trial": key}))
+    def plan_banks(self, banks: Sequence[tuple[str, ...]]) -> None:
+        """Write down which trials are trained together, before any of them is. Raises EnvironmentFailure."""
+        lines = "".join(json.dumps({"keys": bank}, separators=(",", ":")) + "\n" for bank in banks)
+        path = self.folder / BANKS_FILE
+        try:
+            with path.open("ab", buffering=0) as file:
+                _write(file, lines.encode())
+        except OSError as error:
+            raise environment_failure(error, f"write {path}") from error
+        self._banks += banks
 
     def add(self, trial: Trial) -> None:
         """Write a trial's line, its predictions being there, unless there is one. Raises EnvironmentFailure.
@@ -83,13 +91,46 @@ class ResultFolder:
         self._lines.add(trial)
         self._trials[trial.key] = trial
 
-    def write_result(self, ablation: Ablation, page: str, page_file: str) -> None:
-        """Write RESULT_FILE and `page`, each whole or not at all. Raises EnvironmentFailure."""
+    def write_result(self, ablation: Ablation, others: Mapping[str, bytes]) -> None:
+        """Write other files by name, then RESULT_FILE, each whole or not at all. Raises EnvironmentFailure."""
         text = json.dumps(ablation.document(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        self._storage.put(page_file, [page.encode()])
-        self._storage.put(RESULT_FILE, [text.encode()])
-        with contextlib.suppress(OSError):
-            (self.folder / LocalStorage.TEMPORARY).rmdir()
+        write_files(self.folder, {**others, RESULT_FILE: text.encode()})
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files by name, in this order, each whole or not at all. Raises EnvironmentFailure."""
+    storage = LocalStorage(folder)
+    for name, data in files.items():
+        storage.put(name, [data])
+    with contextlib.suppress(OSError):
+        (folder / LocalStorage.TEMPORARY).rmdir()
+
+
+def keep_predictions(
+    storage: LocalStorage,
+    key: str,
+    positions: np.ndarray,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    probabilities: np.ndarray | None = None,
+) -> None:
+    """Keep truth and prediction of a trial's test samples, at `positions` of the dataset; each int64 [m].
+
+    Probabilities are float32 [m, classes], of a head that gives them.
+
+    Several threads may do so at a time. Raises EnvironmentFailure.
+    """
+    columns = {"position": positions, "label": labels, "prediction": predictions}
+    tensors = {name: ("I64", values.shape, array_bytes(values.astype(np.int64))) for name, values in columns.items()}
+    if probabilities is not None:
+        values = probabilities.astype(np.float32)
+        tensors["probability"] = ("F32", values.shape, array_bytes(values))
+    storage.put(_predictions_name(key), file_parts(tensors, {"trial": key}))
+
+
+def has_predictions(folder: Path, key: str) -> bool:
+    """Whether a trial's are there."""
+    return (folder / _predictions_name(key)).is_file()
 
 
 def read_predictions(folder: Path, key: str) -> dict[str, np.ndarray]:
@@ -127,8 +168,8 @@ def open_folder(folder: Path) -> Iterator[ResultFolder]:
             _lock(lock, folder)
             with (folder / TRIALS_FILE).open("a+b", buffering=0) as lines:
                 trials = _read_trials(lines, folder / TRIALS_FILE)
-                _sweep(folder)
-                yield ResultFolder(folder, trials, lines)
+                sweep(folder)
+                yield ResultFolder(folder, trials, lines, _read_banks(folder / BANKS_FILE))
     except EnvironmentFailure:
         raise
     except OSError as error:
@@ -186,7 +227,24 @@ def _read_trials(file: FileIO, path: Path) -> list[Trial]:
     return trials
 
 
-def _sweep(folder: Path) -> None:
+def _read_banks(path: Path) -> list[tuple[str, ...]]:
+    """Empty where no trained head ran. What a killed process left of a line is cut off."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+    try:
+        return [revive(tuple[str, ...], json.loads(line)["keys"]) for line in data[:whole].splitlines()]
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise DamageError(
+            f"{path} is not what `fovbench ablate` writes ({error}): delete it, and what is missing is trained in "
+            "other company, which can change its last bits"
+        ) from None
+
+
+def sweep(folder: Path) -> None:
     """Remove temporary files of killed runs: whoever holds the lock is the only one to write."""
     for path in (folder / LocalStorage.TEMPORARY).glob("*"):
         path.unlink()

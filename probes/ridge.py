@@ -1,6 +1,6 @@
-"""Ridge classification: every strength from one eigendecomposition, in float64.
+"""Ridge classification: every strength from one eigendecomposition, in float64, and so is leaving each row out.
 
-Axes: N rows fitted on, M rows of any kind, D columns, K classes, R eigenvalues (the smaller of N and D), S strengths.
+Axes: N rows fitted on, M rows of any kind, D columns, K classes, R principal axes, S strengths.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from fovcache.errors import UsageError, nearest
 from fovcache.keys.digest import Document
 
 from .head import RIDGE, checked_strengths
 from .one_thread import one_thread
+from .principal_axes import PrincipalAxes, principal_axes
 from .problem import Problem
 
 STRENGTHS = tuple(float(f"{10 ** (each / 2):.3g}") for each in range(-4, 13))
 """0.01 to 1,000,000, two a decade: added to the eigenvalues of standardised columns, which sum to N × D."""
+VALIDATION, LEAVE_ONE_OUT = "validation", "leave-one-out"
+SELECTS = (VALIDATION, LEAVE_ONE_OUT)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FittedRidge:
     """Coefficients for every strength, as what they have in common."""
 
     strengths: tuple[float, ...]
     """S, rising."""
-    center_D: torch.Tensor
-    """Means of the columns that it was fitted on."""
-    rows_DN: torch.Tensor | None
-    """The centred rows where there are fewer of them than columns, else None."""
-    vectors: torch.Tensor
-    """Eigenvectors of the columns' products, [D, R]; or of the rows', [N, R]."""
-    values_R: torch.Tensor
-    """Their eigenvalues."""
+    axes: PrincipalAxes
+    """R of them."""
     target_RK: torch.Tensor
-    """The targets seen from the eigenvectors."""
+    """The targets seen from the axes."""
     intercept_K: torch.Tensor
     """Means of the targets."""
+    left_out_errors: tuple[float, ...] | None = None
+    """S: mean squared error at a row and class when the row is left out of train; None where it was not asked for."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -46,8 +46,11 @@ class FittedRidge:
         return ()
 
     @property
-    def chosen(self) -> None:
-        """None: validation chooses."""
+    def chosen(self) -> int | None:
+        """The strength with the smallest error of rows left out (of equals the strongest); None: validation chooses."""
+        if self.left_out_errors is None:
+            return None
+        return len(self.strengths) - 1 - int(np.argmin(self.left_out_errors[::-1]))
 
     @property
     def samples_seen(self) -> int:
@@ -56,30 +59,33 @@ class FittedRidge:
 
     @property
     def coefficients_SKD(self) -> torch.Tensor:
-        """float64: one hyperplane a class, applied to rows less `center_D`, plus `intercept_K`."""
+        """float64: one hyperplane a class, applied to rows less `axes.center_D`, plus `intercept_K`."""
         with one_thread():
-            weights_SDK = torch.stack([self.vectors @ self._target(strength) for strength in self.strengths])
-            return (weights_SDK if self.rows_DN is None else self.rows_DN @ weights_SDK).mT
+            return self.axes.hyperplanes(self._weights_SKR)
 
     def at(self, index: int) -> FittedRidge:
         """The same at one of its strengths alone."""
-        return replace(self, strengths=(self.strengths[index],))
+        errors = self.left_out_errors
+        return replace(
+            self,
+            strengths=(self.strengths[index],),
+            left_out_errors=None if errors is None else (errors[index],),
+        )
 
     def predict(self, x_MD: torch.Tensor) -> np.ndarray:
         """int64 [S, M]: the class with the largest score; of equals the first."""
         with one_thread():
-            x_MR = x_MD.to(self.center_D) - self.center_D
-            if self.rows_DN is not None:
-                x_MR = x_MR @ self.rows_DN
-            x_MR = x_MR @ self.vectors
-            scores = (x_MR @ self._target(strength) + self.intercept_K for strength in self.strengths)
-            return np.stack([each.argmax(1).cpu().numpy() for each in scores])
+            scores_SMK = self.axes.scores(x_MD, self._weights_SKR) + self.intercept_K
+            found: np.ndarray = scores_SMK.argmax(2).cpu().numpy()
+        return found
 
     def probabilities(self, x_MD: torch.Tensor) -> None:
         """None: least squares give scores."""
 
-    def _target(self, strength: float) -> torch.Tensor:
-        return self.target_RK / (self.values_R + strength)[:, None]
+    @property
+    def _weights_SKR(self) -> torch.Tensor:
+        values_R = self.axes.values_R
+        return torch.stack([(self.target_RK / (values_R + strength)[:, None]).T for strength in self.strengths])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +98,14 @@ class RidgeHead:
 
     strengths: tuple[float, ...] = STRENGTHS
     """scikit-learn's alpha, rising."""
+    select: str = VALIDATION
+    """What chooses the strength: accuracy on `validation`; or the squared error of targets when each row of train is
+    left out in turn (`leave-one-out`), as scikit-learn's RidgeClassifierCV has it, and validation is not looked at."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "strengths", checked_strengths(self.strengths))
+        if self.select not in SELECTS:
+            raise UsageError(f"select = {self.select!r}{nearest(str(self.select), SELECTS)}")
 
     @property
     def name(self) -> str:
@@ -117,8 +128,8 @@ class RidgeHead:
         return True
 
     def document(self) -> Document:
-        """Its strengths."""
-        return {"name": self.name, "strengths": list(self.strengths)}
+        """Its strengths, and what chooses."""
+        return {"name": self.name, "strengths": list(self.strengths), "select": self.select}
 
     def fit(self, problems: Sequence[Problem]) -> list[FittedRidge]:
         """One after the other."""
@@ -130,20 +141,44 @@ class RidgeHead:
         with one_thread():
             x = x_ND.to(device, torch.float64)
             center = x.mean(0)
-            x = x - center
+            centred = x - center
             targets_NK = torch.full((len(x), num_classes), -1.0, dtype=torch.float64, device=device)
             targets_NK[torch.arange(len(x), device=device), torch.from_numpy(y_N).to(device)] = 1.0
             intercept = targets_NK.mean(0)
             targets_NK -= intercept
-            is_wide = x.shape[1] > len(x)
-            values, vectors = torch.linalg.eigh(x @ x.T if is_wide else x.T @ x)
-            target = vectors.T @ (targets_NK if is_wide else x.T @ targets_NK)
-        return FittedRidge(
-            strengths=self.strengths,
-            center_D=center,
-            rows_DN=x.T if is_wide else None,
-            vectors=vectors,
-            values_R=values.clamp_min(0.0),  # rounding can leave them a little below
-            target_RK=target,
-            intercept_K=intercept,
-        )
+            axes = principal_axes(centred, center)
+            errors = None
+            if self.select == LEAVE_ONE_OUT:
+                errors = _left_out_errors(axes, centred, targets_NK, self.strengths)
+            return FittedRidge(
+                strengths=self.strengths,
+                axes=axes,
+                target_RK=axes.towards(centred, targets_NK),
+                intercept_K=intercept,
+                left_out_errors=errors,
+            )
+
+
+def _left_out_errors(
+    axes: PrincipalAxes, centred_ND: torch.Tensor, targets_NK: torch.Tensor, strengths: Sequence[float]
+) -> tuple[float, ...]:
+    """Mean squared error at rows left out one by one, without fitting again: Allen's PRESS (Technometrics 16, 1974).
+
+    The residual of a row that was left out is its residual divided by 1 − h, h being its own weight in its fitted
+    value: 1 / N for the intercept, and its squared coordinates, of unit vectors, each times value / (value + strength).
+    Both are written here as what the strength takes away, so that they do not cancel where the fit is nearly perfect.
+    """
+    values_R = axes.values_R
+    units_NR = axes.of_train(centred_ND) / values_R.sqrt()
+    seen_RK = units_NR.T @ targets_NK
+    squares_NR = units_NR.square()
+    residual_NK, rest_N = torch.zeros_like(targets_NK), torch.zeros_like(targets_NK[:, 0])
+    if len(values_R) < len(targets_NK) - 1:  # else axes and intercept reach every target
+        residual_NK = targets_NK - units_NR @ seen_RK
+        rest_N = 1 - 1 / len(targets_NK) - squares_NR.sum(1)
+    errors = []
+    for strength in strengths:
+        taken_R = strength / (values_R + strength)
+        left_NK = (residual_NK + units_NR @ (taken_R[:, None] * seen_RK)) / (rest_N + squares_NR @ taken_R)[:, None]
+        errors.append(float(left_NK.square().mean()))
+    return tuple(errors)

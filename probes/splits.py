@@ -5,7 +5,9 @@ A unit is what is moved as one: a sample (all of equal content), or a group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +17,16 @@ from fovcache.errors import SplitError, UsageError, nearest
 
 from .units import Units, find_units
 
-RESPLIT, GIVEN = "resplit", "given"
-KINDS = (RESPLIT, GIVEN)
+RESPLIT, GIVEN, INDEPENDENT = "resplit", "given", "independent"
+KINDS = (RESPLIT, GIVEN, INDEPENDENT)
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 VALIDATION_NAMES = ("val", "validation")
 """What a dataset's own validation split may be called."""
 _RULE_VERSION = b"fovcache split 1"
+_NOWHERE = ""
+"""The side of samples that a seed leaves out."""
+_OF_PARTS = -1
+"""In place of a seed where parts are drawn, which are the same for every seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +35,18 @@ class SplitRule:
 
     kind: str
     """`resplit`: train, validation and test are drawn anew for each seed. `given`: test is the dataset's split named
-    `test`; validation is the one named `val` or `validation`, or else drawn from `train` for each seed."""
+    `test`; validation is the one named `val` or `validation`, or else drawn from `train` for each seed.
+    `independent`: each seed has a part of the samples to itself, and divides that."""
     test: float = 0.25
-    """Share of all samples, within (0, 1); not used by `given`."""
+    """Share of all samples, or of a part, within (0, 1); not used by `given`."""
     validation: float = 0.15
-    """Share of all samples, or of the split `train` where `given`; not used if the dataset has its own."""
+    """Share of all samples, of a part, or of the split `train` where `given`; not used if the dataset has its own."""
     group: bool = False
-    """Keep the samples of a group on one side."""
+    """Keep the samples of a group on one side, and in one part."""
+    shots: int | None = None
+    """Samples of each class that are kept of train, the others being left out; None for all."""
+    num_parts: int = 1
+    """Into how many parts `independent` divides the samples, by what they are alone: one for each seed."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -46,16 +57,19 @@ class SplitRule:
         if sum(self._shares.values()) >= 1:
             shown = " and ".join(f"{name} = {share:g}" for name, share in self._shares.items())
             raise UsageError(f"{shown} leave nothing for train: together they must be less than 1")
+        if self.shots is not None and self.shots < 1:
+            raise UsageError(f"shots is {self.shots}, expected how many samples of each class train has, at least 1")
+        assert self.num_parts == 1 or (self.kind == INDEPENDENT and self.num_parts > 1)
 
     @property
     def _shares(self) -> dict[str, float]:
-        drawn = {TEST: self.test} if self.kind == RESPLIT else {}
+        drawn = {} if self.kind == GIVEN else {TEST: self.test}
         return {**drawn, VALIDATION: self.validation}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
-    """Positions of samples, rising, none of them on two sides."""
+    """Positions of samples, rising, none of them on two sides; some on none, where a rule leaves samples out."""
 
     train: np.ndarray
     """int64."""
@@ -73,6 +87,7 @@ def partition(
     rule: SplitRule,
     seed: int,
     *,
+    part: int = 0,
     classes: Sequence[str] | None = None,
     uris: Sequence[str] | None = None,
 ) -> Partition:
@@ -80,10 +95,12 @@ def partition(
 
     Samples of equal keys are on one side, and with `rule.group` those of one group too. A unit goes where the BLAKE3
     of the seed and its identity sends it, within the quota of its class (a group's is that of most of its samples),
-    so the order of the samples does not matter. `classes` (names of the labels) and `uris` are for errors only.
+    so the order of the samples does not matter. `part` is the one of `rule.num_parts` that is divided. `classes`
+    (names of the labels) and `uris` are for errors only.
 
-    Raises SplitError: no labels; one class; a class missing from a side; too few samples or groups of a class;
-    a sample or group in two given splits; no split `test` or `train` where they should be given.
+    Raises SplitError: no labels; one class; a class missing from a side; too few samples or groups of a class, also
+    for the parts or the shots; a sample or group in two given splits; no split `test` or `train` where they should be
+    given.
     """
     if labels is None:
         raise SplitError(
@@ -97,9 +114,14 @@ def partition(
     units = find_units(keys, labels, groups if rule.group else None)
     if rule.group and not any(groups or ()):
         raise SplitError("samples are to be split by group, and none names a group; set group = false")
+    shares = {TEST: rule.test, VALIDATION: rule.validation}
     if rule.kind == RESPLIT:
-        shares = {TEST: rule.test, VALIDATION: rule.validation}
         sides = _draw(units, np.ones(len(units.sizes), bool), labels, shares, seed, names)
+    elif rule.kind == INDEPENDENT:
+        is_mine = _of_part(units, labels, rule.num_parts, part, names)
+        with _told(f"part {part + 1} of {rule.num_parts}, one for each seed"):
+            sides = _draw(units, is_mine, labels, shares, seed, names)
+        sides = np.where(is_mine[units.of_sample], sides, _NOWHERE)
     else:
         sides = _given_sides(units, splits, uris)
         if not (sides == VALIDATION).any():
@@ -107,16 +129,21 @@ def partition(
             is_train[units.of_sample[sides == TRAIN]] = True
             sides = np.where(test, TEST, _draw(units, is_train, labels, {VALIDATION: rule.validation}, seed, names))
     _check_classes(sides, labels, names, rule)
+    if rule.shots is not None:
+        sides = np.where(_is_surplus(sides == TRAIN, units, keys, labels, rule.shots, seed, names), _NOWHERE, sides)
     return Partition(**{side: np.flatnonzero(sides == side) for side in (TRAIN, VALIDATION, TEST)})
 
 
 def varies_with_seed(splits: Sequence[str | None] | None, rule: SplitRule) -> str:
     """What a seed decides under this rule, in a few words."""
+    some = "" if rule.shots is None else f"; which {rule.shots} of each class train keeps"
+    if rule.kind == INDEPENDENT:
+        return f"which samples it has to itself, 1/{rule.num_parts} of all, and how they are divided{some}"
     if rule.kind == RESPLIT:
-        return "which samples are in train, validation and test"
+        return f"which samples are in train, validation and test{some}"
     if any(name in VALIDATION_NAMES for name in splits or ()):
-        return "nothing: train, validation and test are given"
-    return "which samples of the given train split are for validation"
+        return some.removeprefix("; ") or "nothing: train, validation and test are given"
+    return f"which samples of the given train split are for validation{some}"
 
 
 def _draw(
@@ -126,13 +153,15 @@ def _draw(
     shares: Mapping[str, float],
     seed: int,
     names: Mapping[int, str],
+    rest: str = TRAIN,
 ) -> np.ndarray:
     """The side of every sample: for each class, the first units in the order of their hashes, up to its quota.
 
-    What rounding takes from one class it gives to the next, so that the shares of all samples are right too.
+    What no side gets is for `rest`. What rounding takes from one class it gives to the next, so that the shares of all
+    samples are right too.
     """
     places = {int(unit): _place(seed, units.identities[unit]) for unit in np.flatnonzero(among)}
-    sides = np.full(len(units.sizes), TRAIN, dtype="U10")
+    sides = np.full(len(units.sizes), rest, dtype="U10")
     holders = {label: _holders(units, among, labels, label) for label in names}
     if short := [label for label in names if len(holders[label]) <= len(shares)]:
         raise SplitError(_too_few(units, holders, short, names, shares))
@@ -153,6 +182,67 @@ def _draw(
             begin = end
     of_sample: np.ndarray = sides[units.of_sample]
     return of_sample
+
+
+def _of_part(units: Units, labels: np.ndarray, num_parts: int, part: int, names: Mapping[int, str]) -> np.ndarray:
+    """Which units are of a part, bool [units]. Parts have equal shares of every class, and no unit is in two."""
+    every = np.ones(len(units.sizes), bool)
+    holders = {label: _holders(units, every, labels, label) for label in names}
+    needed = 3 * num_parts
+    if short := [label for label in names if len(holders[label]) < needed]:
+        others = f" ({len(short)} classes have too few)" if len(short) > 1 else ""
+        raise SplitError(
+            f"class {names[short[0]]} has {_num(holders[short[0]], units.noun)}, and {num_parts} seeds with samples of "
+            f"their own need {needed} at least, one each for train, validation and test{others}: take fewer seeds, add "
+            f'samples, or set kind = "{RESPLIT}", whose seeds share all'
+        )
+    shares = {str(number): 1 / num_parts for number in range(num_parts - 1)}
+    found = _draw(units, every, labels, shares, _OF_PARTS, names, rest=str(num_parts - 1))
+    is_mine = np.zeros(len(units.sizes), bool)
+    is_mine[units.of_sample[found == str(part)]] = True
+    return is_mine
+
+
+def _is_surplus(
+    is_train: np.ndarray,
+    units: Units,
+    keys: np.ndarray,
+    labels: np.ndarray,
+    shots: int,
+    seed: int,
+    names: Mapping[int, str],
+) -> np.ndarray:
+    """Which samples of train are more than `shots` of their class, bool [n].
+
+    Those kept are different samples, of as many units as there are. More shots keep them and add others.
+    """
+    is_surplus = is_train.copy()
+    for label, name in names.items():
+        places: dict[bytes, int] = {}
+        for position in np.flatnonzero(is_train & (labels == label)).tolist():
+            places.setdefault(keys[position].tobytes(), position)
+        if len(places) < shots:
+            raise SplitError(
+                f"class {name} has {len(places)} different sample{'' if len(places) == 1 else 's'} in train, and "
+                f"shots = {shots} takes that many of every class: take fewer shots, add samples, or leave the class out"
+            )
+        ranked: list[tuple[int, bytes, int]] = []
+        of_unit = Counter[int]()
+        for key in sorted(places, key=lambda key: _place(seed, b"shot %b" % key)):
+            unit = int(units.of_sample[places[key]])
+            ranked.append((of_unit[unit], _place(seed, b"shots of %b" % units.identities[unit]), places[key]))
+            of_unit[unit] += 1
+        is_surplus[[position for _, _, position in sorted(ranked)[:shots]]] = False
+    return is_surplus
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Names the part that cannot be divided."""
+    try:
+        yield
+    except SplitError as error:
+        raise SplitError(f"{where}: {error}; or take fewer seeds") from None
 
 
 def _place(seed: int, identity: bytes) -> bytes:
@@ -214,12 +304,11 @@ def _too_few(
     names: Mapping[int, str],
     shares: Mapping[str, float],
 ) -> str:
-    noun = "group" if units.are_groups else "different sample"
     sides = f"{TRAIN}, {VALIDATION} and {TEST}" if TEST in shares else f"{TRAIN} and {VALIDATION}"
     others = f" ({len(short)} classes have too few)" if len(short) > 1 else ""
     mend = "group = false keeps only equal samples together" if units.are_groups else "or leave the class out"
     return (
-        f"class {names[short[0]]} has {_num(holders[short[0]], noun)} to divide, and {sides} need "
+        f"class {names[short[0]]} has {_num(holders[short[0]], units.noun)} to divide, and {sides} need "
         f"one each{others}: add samples; {mend}"
     )
 

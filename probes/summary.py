@@ -1,109 +1,84 @@
-"""From trials to estimates: means over seeds and paired differences, each with its interval."""
+"""From trials to estimates: means over seeds, each with its interval."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from .intervals import Interval, corrected_resampled_interval, items_interval
-from .result import NO_CONTROL, RANDOM_LAYERS, Difference, Estimate, Trial
-from .result_folder import read_predictions
-from .splits import GIVEN, SplitRule
+from .intervals import SOME_HEADS, Interval, corrected_resampled_interval, items_interval, t_interval
+from .result import NO_CONTROL, Estimate, Trial
+from .result_folder import has_predictions, read_predictions
+from .splits import GIVEN, INDEPENDENT, RESPLIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """What heads answered on test."""
+    """What heads answered on test, and how the test sets of the seeds belong together."""
 
     folder: Path
     """Where their predictions are."""
     groups: Sequence[str | None] | None
-    """Of the test samples where test is given; None where each stands for itself."""
+    """Of the test samples where all seeds have the same; None where each stands for itself."""
+    sampling: str = RESPLIT
+    """As `Protocol.sampling`: `given` where all seeds have the same test samples."""
+    heads: str = SOME_HEADS
+    """As `Protocol.heads`."""
+    also: Path | None = None
+    """Where predictions are that are not in `folder`."""
+    num_samples: int | None = None
+    """That resplits divide; None for those that trials have on their three sides."""
 
     def correct(self, trial: Trial) -> np.ndarray:
         """Right or wrong, bool [test samples]. Raises DamageError."""
-        stored = read_predictions(self.folder, trial.key)
+        stored = self._stored(trial)
         return np.asarray(stored["prediction"] == stored["label"])
 
     def labels(self, trial: Trial) -> np.ndarray:
         """int64 [test samples]. Raises DamageError."""
-        return np.asarray(read_predictions(self.folder, trial.key)["label"])
+        return np.asarray(self._stored(trial)["label"])
+
+    def _stored(self, trial: Trial) -> dict[str, np.ndarray]:
+        is_elsewhere = self.also is not None and not has_predictions(self.folder, trial.key)
+        return read_predictions(self.also if self.also is not None and is_elsewhere else self.folder, trial.key)
+
+    def interval(self, cell: Sequence[Trial]) -> Interval:
+        """Of the test accuracy of trials that differ in their seeds. Raises DamageError."""
+        if self.sampling == GIVEN:
+            correct = np.stack([self.correct(trial) for trial in cell])
+            return items_interval(correct, self.groups, self.labels(cell[0]), heads=self.heads)
+        return self.seeds_interval([trial.test_accuracy for trial in cell], cell)
+
+    def seeds_interval(self, values: Sequence[float], cell: Sequence[Trial], *, difference: bool = False) -> Interval:
+        """Of numbers that each seed gives one of, where each seed has test samples of its own."""
+        if self.sampling == INDEPENDENT:
+            return t_interval(values, difference=difference)
+        num_test = float(np.mean([trial.num_test for trial in cell]))
+        return corrected_resampled_interval(values, self.num_rest(cell), num_test, difference=difference)
+
+    def num_rest(self, cell: Sequence[Trial]) -> float:
+        """Samples that are not in test, those that a few-shot train leaves out among them."""
+        if self.num_samples is None:
+            return float(np.mean([trial.num_train + trial.num_validation for trial in cell]))
+        return self.num_samples - float(np.mean([trial.num_test for trial in cell]))
 
 
-def estimates(trials: Iterable[Trial], rule: SplitRule, scored: Scored) -> list[tuple[Estimate, Interval]]:
+def estimates(trials: Iterable[Trial], scored: Scored) -> list[tuple[Estimate, Interval]]:
     """One for each representation × experiment × control, in the order of the trials."""
-    found = []
-    for cell in _cells(trials).values():
-        if rule.kind == GIVEN:
-            correct = np.stack([scored.correct(trial) for trial in cell])
-            interval = items_interval(correct, scored.groups, scored.labels(cell[0]))
-        else:
-            interval = _resampled([trial.test_accuracy for trial in cell], cell, difference=False)
-        found.append((_estimate(cell, interval), interval))
-    return found
+    found = ((cell, scored.interval(cell)) for cell in of_cells(trials).values())
+    return [(_estimate(cell, interval), interval) for cell, interval in found]
 
 
-def differences(
-    trials: Iterable[Trial], experiments: Sequence[str], rule: SplitRule, scored: Scored
-) -> tuple[Difference, ...]:
-    """Each experiment less its random layers, and less the first experiment; over the seeds that both have."""
-    cells = _cells(trials)
-    found = []
-    for (representation, experiment, control), cell in cells.items():
-        if control != NO_CONTROL or experiment not in experiments:
-            continue
-        for other, other_control in _others(experiment, experiments):
-            of_seed = {trial.seed: trial for trial in cells.get((representation, other, other_control), ())}
-            pairs = [(trial, of_seed[trial.seed]) for trial in cell if trial.seed in of_seed]
-            if pairs:
-                interval = _difference(pairs, rule, scored)
-                found.append(
-                    Difference(
-                        representation=representation,
-                        experiment=experiment,
-                        other=other,
-                        other_control=other_control,
-                        num_seeds=len(pairs),
-                        mean=interval.mean,
-                        ci95=interval.bounds,
-                    )
-                )
-    return tuple(found)
-
-
-def _cells(trials: Iterable[Trial]) -> dict[tuple[str, str, str], list[Trial]]:
+def of_cells(trials: Iterable[Trial]) -> dict[tuple[str, str, str], list[Trial]]:
+    """Trials of each representation, experiment and control, in their order."""
     cells: dict[tuple[str, str, str], list[Trial]] = {}
     for trial in trials:
         cells.setdefault((trial.representation, trial.experiment, trial.control), []).append(trial)
     return cells
-
-
-def _others(experiment: str, experiments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    yield experiment, RANDOM_LAYERS
-    if experiment != experiments[0]:
-        yield experiments[0], NO_CONTROL
-
-
-def _difference(pairs: Sequence[tuple[Trial, Trial]], rule: SplitRule, scored: Scored) -> Interval:
-    if rule.kind == GIVEN:
-        off = [scored.correct(one).astype(np.int64) - scored.correct(other) for one, other in pairs]
-        return items_interval(np.stack(off), scored.groups, scored.labels(pairs[0][0]), difference=True)
-    off_S = [one.test_accuracy - other.test_accuracy for one, other in pairs]
-    return _resampled(off_S, [one for one, _ in pairs], difference=True)
-
-
-def _resampled(values: Sequence[float], cell: Sequence[Trial], *, difference: bool) -> Interval:
-    return corrected_resampled_interval(
-        values,
-        num_train=float(np.mean([trial.num_train + trial.num_validation for trial in cell])),
-        num_test=float(np.mean([trial.num_test for trial in cell])),
-        difference=difference,
-    )
 
 
 def _estimate(cell: Sequence[Trial], interval: Interval) -> Estimate:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .intervals import smallest_p
-from .result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Estimate
+from .leaks import ALARM, shuffled_cells
+from .result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Difference, Estimate
 
 _NONE = "–"
+_LEVEL = 0.05
+"""Differences with a corrected p below are found."""
+_SMALL = 0.001
+"""A smallest p below is no hindrance, and not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +50,26 @@ def experiments_table(ablation: Ablation) -> TextTable:
     )
 
 
+DIFFERENCE_COLUMNS = (">difference", "95 % interval", ">p", ">p, Holm", ">d", ">seeds")
+
+
 def differences_table(ablation: Ablation) -> TextTable:
     """One row for each paired difference."""
     rows = []
     for each in ablation.differences:
         other = f"{each.other}, random layers" if each.other_control == RANDOM_LAYERS else each.other
-        shown = _NONE if each.ci95 is None else f"{each.ci95[0]:+.3f} to {each.ci95[1]:+.3f}"
-        rows.append((each.experiment, other, each.representation, f"{each.mean:+.3f}", shown, str(each.num_seeds)))
-    columns = ("experiment", "less", "representation", ">difference", "95 % interval", ">seeds")
+        rows.append((each.experiment, other, each.representation, *difference_cells(each)))
+    columns = ("experiment", "less", "representation", *DIFFERENCE_COLUMNS)
     return TextTable(title="Differences, paired by seed", columns=columns, rows=tuple(rows))
+
+
+def difference_cells(difference: Difference) -> tuple[str, ...]:
+    """Its numbers, under DIFFERENCE_COLUMNS."""
+    bounds = difference.ci95
+    shown = _NONE if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
+    size = _NONE if difference.effect_size is None else f"{difference.effect_size:+.2f}"
+    numbers = probability(difference.p), probability(difference.p_holm)
+    return f"{difference.mean:+.3f}", shown, *numbers, size, str(difference.num_seeds)
 
 
 def layers_table(ablation: Ablation, *, intervals: bool) -> TextTable:
@@ -98,22 +114,52 @@ def sentences(ablation: Ablation) -> Iterator[str]:
     yield f"head: {ablation.protocol['head']}, its settings chosen on validation; test was scored once"
     if ablation.estimand:
         yield f"intervals are of {ablation.estimand}, by {ablation.interval}"
-    if ablation.differences:
-        num_seeds = max(each.num_seeds for each in ablation.differences)
-        yield (
-            f"the {len(ablation.differences)} intervals of differences are not corrected for being so many; with "
-            f"{num_seeds} seeds no exact paired test can give a p below {smallest_p(num_seeds):.3g}"
-        )
+    yield from _difference_sentences(ablation.differences)
     yield from _control_sentences(ablation)
 
 
-def _control_sentences(ablation: Ablation) -> Iterator[str]:
-    shuffled = [each for each in ablation.estimates if each.control == SHUFFLED_LABELS and each.ci95 is not None]
-    if shuffled:
-        above = sum(each.ci95 is not None and each.ci95[0] > each.chance for each in shuffled)
+def _difference_sentences(differences: Sequence[Difference]) -> Iterator[str]:
+    tested = [each for each in differences if each.p_holm is not None]
+    if tested:
+        found = sum(each.p_holm is not None and each.p_holm < _LEVEL for each in tested)
         yield (
-            f"shuffled labels: {above} of {len(shuffled)} intervals lie above chance; of such intervals about "
-            f"{0.025 * len(shuffled):.1f} do by accident, and many more would be a leak from train to test"
+            f"differences: {found} of {len(tested)} are found at p < {_LEVEL:.2f} after Holm's correction for being "
+            f"{len(tested)}; their intervals are not corrected; p is by {_most([each.test for each in tested])}"
+        )
+    sized = [each for each in differences if each.effect_size is not None]
+    if sized:
+        yield (
+            "d is Cohen's d_z, the mean difference in standard deviations of a single pair's; a pair is a seed, or an "
+            "answer to a test item where all seeds have the same test"
+        )
+    smallest = [each.smallest_p for each in differences if each.smallest_p is not None]
+    if smallest and max(smallest) > _SMALL:
+        pairs = max(each.num_seeds for each in differences)
+        yield f"with {pairs} pairs no exact paired test can give a p below {max(smallest):.3g}"
+    wide = sorted(
+        (each for each in differences if each.to_resolve and each.ci95 is not None),
+        key=lambda each: 0.0 if each.ci95 is None else each.ci95[1] - each.ci95[0],
+    )
+    if wide:
+        middle = wide[len(wide) // 2]
+        less = "its random layers" if middle.other_control == RANDOM_LAYERS else middle.other
+        yield (
+            f"to resolve a difference, such as {middle.experiment} less {less} by {middle.representation}, which is of "
+            f"middling width: {middle.to_resolve}"
+        )
+
+
+def _most(texts: Sequence[str]) -> str:
+    return Counter(texts).most_common(1)[0][0]
+
+
+def _control_sentences(ablation: Ablation) -> Iterator[str]:
+    cells = shuffled_cells(ablation.trials, len(ablation.classes))
+    if cells:
+        above = sum(cell.p_holm < ALARM for cell in cells)
+        yield (
+            f"shuffled labels: {above} of {len(cells)} cells score above chance, which would be a leak (one-sided t "
+            f"over seeds; the smallest p after Holm's correction is {probability(min(cell.p_holm for cell in cells))})"
         )
 
 
@@ -125,6 +171,11 @@ def representations(ablation: Ablation) -> list[str]:
 def accuracy(estimate: Estimate | None) -> str:
     """`0.812`, or a dash for what was not run."""
     return _NONE if estimate is None else f"{estimate.mean:.3f}"
+
+
+def probability(p: float | None) -> str:
+    """`.012`, `<.001`, or a dash for none."""
+    return _NONE if p is None else "<.001" if p < 0.001 else "1" if p > 0.9995 else f"{p:.3f}".removeprefix("0")
 
 
 def interval(estimate: Estimate) -> str:

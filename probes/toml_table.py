@@ -33,6 +33,11 @@ class TomlTable:
         """In the file's order."""
         return tuple(self._values)
 
+    @property
+    def file(self) -> str:
+        """The file's name, as errors begin."""
+        return self._file
+
     def error(self, text: str) -> UsageError:
         """What is wrong, with the file and the table in front."""
         where = f"[{self._name}]: " if self._name else ""

@@ -25,6 +25,11 @@ class Units:
     are_groups: bool
     """Whether groups were asked for."""
 
+    @property
+    def noun(self) -> str:
+        """What a unit is, for errors."""
+        return "group" if self.are_groups else "different sample"
+
     def group_name(self, unit: int) -> str | None:
         """Its group, or None for one without."""
         identity = self.identities[unit]

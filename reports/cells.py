@@ -5,7 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Difference, Estimate
+from fovcache.probes.result import (
+    NO_CONTROL,
+    RANDOM_LAYERS,
+    SHUFFLED_LABELS,
+    Ablation,
+    Estimate,
+    Metrics,
+    Trial,
+)
 
 CONTROL_NAMES = {RANDOM_LAYERS: "random layers, as many", SHUFFLED_LABELS: "shuffled labels"}
 """In the order in which they are shown."""
@@ -45,15 +53,47 @@ def chance(ablation: Ablation) -> float:
     return statistics.fmean(levels) if levels else float("nan")
 
 
-def less_control(ablation: Ablation, estimate: Estimate) -> Difference | None:
-    """An experiment's accuracy less that of as many random layers."""
-    cell = estimate.representation, estimate.experiment
-    found = (
-        each
-        for each in ablation.differences
-        if (each.representation, each.experiment) == cell and each.other_control == RANDOM_LAYERS
-    )
-    return next(found, None)
+def key_of(each: Estimate | Metrics | Trial) -> tuple[str, str, str]:
+    """What an estimate, its metrics and its trials have in common."""
+    return each.representation, each.experiment, each.control
+
+
+def name_of(each: Estimate | Metrics) -> str:
+    """A cell without control, as the command takes it: `spectral:early`."""
+    return f"{each.representation}:{each.experiment}"
+
+
+def trials_by_cell(ablation: Ablation) -> dict[tuple[str, str, str], list[Trial]]:
+    """By `key_of`."""
+    found: dict[tuple[str, str, str], list[Trial]] = {}
+    for trial in ablation.trials:
+        found.setdefault(key_of(trial), []).append(trial)
+    return found
+
+
+def metrics_of(ablation: Ablation, estimate: Estimate | None) -> Metrics | None:
+    """Of the same cell."""
+    return next((each for each in ablation.metrics if estimate and key_of(each) == key_of(estimate)), None)
+
+
+def choosable(ablation: Ablation) -> list[Estimate]:
+    """Of the named experiments, or of single layers where there are none; without controls."""
+    experiments = set(named_experiments(ablation) or ablation.single_layers)
+    return [each for each in ablation.estimates if each.control == NO_CONTROL and each.experiment in experiments]
+
+
+def chosen(ablation: Ablation) -> Estimate | None:
+    """The cell with the highest validation accuracy, the mean over its seeds; of equals the first.
+
+    Test has no say in it, so that its accuracy there is not flattered by having been looked for.
+    """
+    trials = trials_by_cell(ablation)
+    cells = [each for each in choosable(ablation) if key_of(each) in trials]
+    return max(cells, key=lambda each: _validation(trials[key_of(each)]), default=None)
+
+
+def _validation(trials: Sequence[Trial]) -> float:
+    return statistics.fmean(trial.validation_accuracy for trial in trials)
 
 
 def in_order(ablation: Ablation, layers: Sequence[str]) -> list[str]:

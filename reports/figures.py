@@ -91,8 +91,12 @@ def new_figure(height_in: float) -> Figure:
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG, the same bytes each time; to be called inside `drawing`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    figure.set_dpi(DPI)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(buffer, metadata={"Software": None})  # `savefig` gives the same and lays out twice
     return buffer.getvalue()
 
 

@@ -11,7 +11,7 @@ from fovcache.probes.result import RANDOM_LAYERS, Ablation, Estimate
 
 from .cells import CONTROL_NAMES, chance, controls, named_experiments, representations
 from .figures import drawable, is_drawable, new_figure
-from .numbers import interval, percent
+from .numbers import count, interval, percent
 from .palette import LIGHT, Theme, series_colours
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ MAX_ROWS = 150
 """More are cut, whole representations at a time; the table has all."""
 _HEAD_IN, _ROW_IN, _LANE_IN = 0.24, 0.2, 0.085
 _MARKERS = {RANDOM_LAYERS: "D"}
-_NUM_COLUMN_POINTS = (44, 110)
-"""Right edges of the numbers' columns behind the axes."""
+_COLUMNS = (("accuracy", 44), ("95 % interval", 110), ("features", 156))
+"""What stands behind the axes, and how many points from them it ends."""
 
 
 def shown_groups(ablation: Ablation) -> list[tuple[str, list[Estimate]]]:
@@ -88,9 +88,9 @@ def _draw_row(
                 axes, y + 0.1 + _LANE_IN * lane, control, _MARKERS.get(kind, "o"), 3.6, linewidth=0.9,
                 color=theme.muted, markerfacecolor=theme.paper, markeredgecolor=theme.muted, zorder=2,
             )  # fmt: skip
-    for text, place, ink in zip(
-        (percent(estimate.mean), interval(estimate.ci95)), _NUM_COLUMN_POINTS, (theme.ink, theme.muted), strict=True
-    ):
+    texts = percent(estimate.mean), interval(estimate.ci95), count(estimate.num_effective)
+    inks = theme.ink, theme.muted, theme.muted
+    for text, (_, place), ink in zip(texts, _COLUMNS, inks, strict=True):
         axes.annotate(
             text, (1, y), xycoords=("axes fraction", "data"), xytext=(place, -0.5), textcoords="offset points",
             ha="right", va="center", color=ink, fontsize=8, annotation_clip=False,
@@ -133,7 +133,7 @@ def _name_rows(axes: Axes, names: Sequence[tuple[float, str, bool]]) -> None:
     axes.set_yticks([y for y, _, _ in names], labels=[name for _, name, _ in names])
     for tick, (_, _, is_head) in zip(axes.get_yticklabels(), names, strict=True):
         tick.set_fontweight("bold" if is_head else "normal")
-    for text, place in zip(("accuracy", "95 % interval"), _NUM_COLUMN_POINTS, strict=True):
+    for text, place in _COLUMNS:
         axes.annotate(
             text, (1, 1), xycoords="axes fraction", xytext=(place, 4), textcoords="offset points", ha="right",
             fontsize=8, weight="bold", annotation_clip=False,

@@ -61,6 +61,18 @@ def half_interval(ci95: tuple[float, float] | None) -> str:
     return "" if ci95 is None else f"±{SPACE}{points((ci95[1] - ci95[0]) / 2)}"
 
 
+def p_value(p: float | None) -> str:
+    """`0.031`, or `< 0.001`; a dash where there is none."""
+    if p is None:
+        return ABSENT
+    return f"<{SPACE}0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def effect(size: float | None) -> str:
+    """A difference in standard deviations: `+0.47`, `−1.20`; a dash where there is none."""
+    return ABSENT if size is None else f"{size:+.2f}".replace("-", "−") if abs(size) < 1e4 else digits(size)
+
+
 def rate(samples_per_hour: float) -> str:
     """`14,800 samples/h`."""
     return f"{digits(samples_per_hour)}{SPACE}samples/h"

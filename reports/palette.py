@@ -24,6 +24,8 @@ _OF_SERIES = (
 )  # fmt: skip
 HEAT = "viridis"
 """The colour map of heat maps: even in lightness from dark to bright, also for colour-blind readers and in grey."""
+_SHARE = {False: "#1d5a96", True: "#7cc0f5"}
+"""Of all, on a light and on a dark background."""
 _BLACK, _WHITE = "#000000", "#ffffff"
 
 
@@ -81,6 +83,11 @@ def series_colours(names: Sequence[str], theme: Theme) -> dict[str, str]:
     """By name, `#rrggbb`, for things that are compared with each other; lighter on a dark background."""
     shades = _OF_SERIES if theme.paper != DARK.paper else tuple(mixed(each, _WHITE, 0.28) for each in _OF_SERIES)
     return {name: shades[number % len(shades)] for number, name in enumerate(dict.fromkeys(names))}
+
+
+def share_colour(share: float, theme: Theme) -> str:
+    """Of a part of a whole, `#rrggbb`: none of it as the track, more is stronger, and little can be told from none."""
+    return mixed(theme.track, _SHARE[theme.paper == DARK.paper], min(max(share, 0.0), 1.0) ** 0.5)
 
 
 def mixed(colour: str, towards: str, part: float) -> str:

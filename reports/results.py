@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fovcache.bench.profiler.result import Profile
 from fovcache.maintain.contents import CacheContents
-from fovcache.probes.result import Ablation
+from fovcache.probes.quality.result import Quality
+from fovcache.probes.result import Ablation, ArmComparison
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,12 @@ class Results:
     caches: tuple[CacheContents, ...] = ()
     """Those that were read."""
     ablations: Mapping[str, Ablation]
+    """By file name, in the order of the report."""
+    arms: Mapping[str, tuple[ArmComparison, ...]] = field(default_factory=dict)
+    """Of the ablations that have some, by the ablation's file name."""
+    cells: tuple[str, ...] = ()
+    """Cells of ablations, `REPRESENTATION:EXPERIMENT`, whose confusion is drawn beside that of the chosen one."""
+    qualities: Mapping[str, Quality] = field(default_factory=dict)
     """By file name, in the order of the report."""
     warnings: tuple[str, ...] = ()
     """What was left out, and why."""

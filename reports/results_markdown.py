@@ -10,6 +10,7 @@ from .markdown import escaped, markdown_picture, markdown_table
 from .numbers import entries
 from .profile_tables import profile_tables
 from .profile_view import ProfileView
+from .quality_view import QualityView
 from .results_view import ResultsView
 
 
@@ -31,6 +32,8 @@ def _lines(view: ResultsView, figures: str) -> Iterator[str]:
         yield from ("", f"## {escaped(view.titles[cache.prefix])}", "", escaped(cache.sizes))
         for table in cache.tables.values():
             yield from markdown_table(table)
+    for quality in view.qualities:
+        yield from _quality(quality, view.titles[quality.prefix], figures)
     for ablation in view.ablations:
         yield from _ablation(ablation, view.titles[ablation.prefix], figures)
     yield from ("", "## Method and environment")
@@ -39,6 +42,12 @@ def _lines(view: ResultsView, figures: str) -> Iterator[str]:
         yield f"- 95 % intervals: {escaped(profile.profile.ci_method)}"
         yield from _facts(profile.profile.environment)
         yield from _facts(profile.profile.settings)
+    for quality in view.qualities:
+        yield from ("", f"### {escaped(view.titles[quality.prefix])}", "")
+        yield from (f"- {escaped(name)}: {escaped(text)}" for name, text in quality.quality.definitions.items())
+        yield from markdown_table(quality.tables["features"])
+        yield ""
+        yield from _facts(quality.quality.environment)
     for ablation in view.ablations:
         yield from ("", f"### {escaped(view.titles[ablation.prefix])}", "")
         yield f"- estimand: {escaped(ablation.ablation.estimand)}"
@@ -65,9 +74,20 @@ def _profile(view: ProfileView, title: str, figures: str) -> Iterator[str]:
 
 def _ablation(view: AblationView, title: str, figures: str) -> Iterator[str]:
     yield from ("", f"## {escaped(title)}", "", escaped(view.data))
+    for picture in (*view.pictures.values(), *view.confusions):
+        yield from markdown_picture(picture, figures)
+    if view.changes:
+        yield from ("", *(f"- {escaped(change)}" for change in view.changes))
+    for name, table in view.tables.items():
+        if name != "features":  # it is under the method
+            yield from markdown_table(table)
+
+
+def _quality(view: QualityView, title: str, figures: str) -> Iterator[str]:
+    yield from ("", f"## {escaped(title)}", "", *(f"- {escaped(sentence)}" for sentence in view.data))
     for picture in view.pictures.values():
         yield from markdown_picture(picture, figures)
-    for name in ("experiments", "estimates", "controls", "differences", "layers", "failures"):
+    for name in ("ranks", "spread", "cka"):
         yield from markdown_table(view.tables[name])
 
 

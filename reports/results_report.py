@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from .ablation_view import ARMS, OF_CELL
 from .ablation_view import FIGURES as ABLATION_FIGURES
 from .files import HTML_NAME, MARKDOWN_NAME, ReportFiles, png_files, write_pngs, write_whole
 from .page import render
 from .profile_view import FIGURES as PROFILE_FIGURES
+from .quality_view import FIGURES as QUALITY_FIGURES
 from .results import Results
 from .results_markdown import results_markdown
 from .results_view import results_view
 
 FIGURES_FOLDER = "figures"
-_NAMES = "|".join(name for name, *_ in (*PROFILE_FIGURES, *ABLATION_FIGURES))
-_OURS = re.compile(rf"(?:{_NAMES})(?:-\d+)?\.png")
+_NAMES = "|".join(name for name, *_ in (*PROFILE_FIGURES, *QUALITY_FIGURES, *ABLATION_FIGURES))
+_OURS = re.compile(rf"(?:{_NAMES}|{ARMS}|{OF_CELL}\w+)(?:-\d+)?\.png", re.ASCII)
 
 
 def write_results(results: Results, folder: Path) -> ReportFiles:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fovcache.maintain.contents import CacheContents
+from fovcache.probes.quality.result import Quality
+from fovcache.probes.result import Ablation
 
 from . import numbers
 from .ablation_view import AblationView, ablation_view
@@ -13,6 +15,7 @@ from .cache_tables import cache_tables
 from .names import listed, shown
 from .picture import Picture
 from .profile_view import ProfileView, profile_view
+from .quality_view import QualityView, quality_view
 from .results import Results
 from .summary import Card, cards, sentences
 from .table import Table, count, duration, size, table, text
@@ -52,14 +55,20 @@ class ResultsView:
     """What is in them."""
     ablations: tuple[AblationView, ...]
     """What was read out of features."""
+    qualities: tuple[QualityView, ...]
+    """How features are spread."""
     titles: dict[str, str]
     """Of sections, by the prefix of their ids."""
 
     @property
     def pictures(self) -> Iterator[Picture]:
         """All of them, in the page's order."""
-        for pictures in [view.pictures for view in self.profiles] + [view.pictures for view in self.ablations]:
-            yield from pictures.values()
+        for profile in self.profiles:
+            yield from profile.pictures.values()
+        for quality in self.qualities:
+            yield from quality.pictures.values()
+        for ablation in self.ablations:
+            yield from (*ablation.pictures.values(), *ablation.confusions)
 
     @property
     def sections(self) -> Iterator[tuple[str, str]]:
@@ -68,6 +77,7 @@ class ResultsView:
         if self.builds.rows:
             yield "builds", "Building the cache"
         yield from ((f"{view.prefix}contents", self.titles[view.prefix]) for view in self.caches)
+        yield from ((f"{view.prefix}results", self.titles[view.prefix]) for view in self.qualities)
         yield from ((f"{view.prefix}results", self.titles[view.prefix]) for view in self.ablations)
         yield "method", "Method and environment"
 
@@ -80,8 +90,12 @@ def results_view(results: Results) -> ResultsView:
     )
     caches = tuple(_cache_view(cache, number) for number, cache in enumerate(results.caches, 1))
     ablations = tuple(
-        ablation_view(ablation, file=file, number=number)
+        ablation_view(ablation, file=file, number=number, arms=results.arms.get(file, ()), cells=results.cells)
         for number, (file, ablation) in enumerate(results.ablations.items(), 1)
+    )
+    qualities = tuple(
+        quality_view(quality, file=file, number=number)
+        for number, (file, quality) in enumerate(results.qualities.items(), 1)
     )
     titles = {
         view.prefix: "Where the time goes" + (f": {shown(view.name)}" if len(profiles) > 1 else "") for view in profiles
@@ -90,27 +104,34 @@ def results_view(results: Results) -> ResultsView:
         view.prefix: "What is in the cache" + (f": {shown(cache.path)}" if len(caches) > 1 else "")
         for view, cache in zip(caches, results.caches, strict=True)
     }
+    titles |= {view.prefix: f"Feature quality: {shown(view.quality.encoder)}" for view in qualities}
     titles |= {view.prefix: f"Ablation: {shown(view.ablation.name)}" for view in ablations}
     return ResultsView(
         title=f"Report: {shown(results.name)}",
         subtitle=_subtitle(results),
         cards=tuple(cards(results)),
         sentences=tuple(sentences(results)),
-        warnings=(*results.warnings, *(warning for view in ablations for warning in view.ablation.warnings)),
+        warnings=(
+            *results.warnings,
+            *(warning for view in qualities for warning in view.quality.warnings),
+            *(warning for view in ablations for warning in view.ablation.warnings),
+        ),
         profiles=profiles,
         builds=_builds(results),
         caches=caches,
         ablations=ablations,
+        qualities=qualities,
         titles=titles,
     )
 
 
 def _subtitle(results: Results) -> str:
     ablations, profiles = results.ablations.values(), results.profiles.values()
-    datasets = dict.fromkeys([each.dataset for each in ablations] + [build.dataset for build in results.builds])
+    looked_at: list[Ablation | Quality] = [*ablations, *results.qualities.values()]
+    datasets = dict.fromkeys([each.dataset for each in looked_at] + [build.dataset for build in results.builds])
     encoders = dict.fromkeys(each.encoder for cache in results.caches for each in cache.recipes)
     encoders |= dict.fromkeys(str(name) for each in profiles for name in each.settings.get("encoders") or ())
-    environments = [each.environment for each in profiles] + [dict(each.environment) for each in ablations]
+    environments = [each.environment for each in profiles] + [dict(each.environment) for each in looked_at]
     machines = dict.fromkeys(str(each.get("gpu") or each["cpu"]) for each in environments if each.get("cpu"))
     return " · ".join(filter(None, (listed(names, 4) for names in (datasets, encoders, machines))))
 

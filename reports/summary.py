@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from fovcache.bench.profiler.result import Profile
 from fovcache.maintain.contents import CacheContents
-from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Estimate
+from fovcache.probes.result import RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, ArmComparison, Estimate
 
-from .cells import chance, named_experiments
+from .baseline import baseline_accuracy, linear_baseline
+from .cells import chance, choosable, chosen, key_of, trials_by_cell
 from .names import listed, shown
 from .numbers import count, digits, duration, interval, percent, rate, size
+from .quality_view import in_a_sentence
 from .results import Build, Results
 from .table import Cell
 
@@ -34,9 +36,10 @@ def sentences(results: Results) -> list[str]:
     said = [sentence for profile in results.profiles.values() for sentence in _of_profile(profile)]
     said += _of_builds(results.builds)
     said += [_of_cache(cache) for cache in results.caches]
-    for ablation in results.ablations.values():
+    said += [in_a_sentence(quality) for quality in results.qualities.values()]
+    for file, ablation in results.ablations.items():
         of = f"Ablation {shown(ablation.name, 40)}: " if len(results.ablations) > 1 else ""
-        said += [f"{of}{sentence}" for sentence in _of_ablation(ablation)]
+        said += [f"{of}{sentence}" for sentence in _of_ablation(ablation, results.arms.get(file, ()))]
     return said
 
 
@@ -45,13 +48,6 @@ def cards(results: Results) -> list[Card]:
     found = [card for profile in list(results.profiles.values())[:1] for card in _cards_of_profile(profile)]
     found += list(_cards_of_builds(results.builds))
     return found + [card for each in list(results.ablations.values())[:1] for card in _cards_of_ablation(each)]
-
-
-def highest(ablation: Ablation) -> tuple[Estimate | None, int]:
-    """Of the named experiments, or of single layers where there are none; and of how many it is the highest."""
-    experiments = set(named_experiments(ablation) or ablation.single_layers)
-    cells = [each for each in ablation.estimates if each.control == NO_CONTROL and each.experiment in experiments]
-    return max(cells, key=lambda each: each.mean, default=None), len(cells)
 
 
 def shuffled_above_chance(ablation: Ablation) -> tuple[int, int]:
@@ -113,14 +109,15 @@ def _of_cache(cache: CacheContents) -> str:
     return text + (f"; {count(cache.num_lost)} blocks are damaged or gone." if cache.num_lost else ".")
 
 
-def _of_ablation(ablation: Ablation) -> Iterator[str]:
-    best, num_cells = highest(ablation)
+def _of_ablation(ablation: Ablation, arms: Sequence[ArmComparison]) -> Iterator[str]:
+    best, num_cells = chosen(ablation), len(choosable(ablation))
     if best is not None:
         within = f", 95 % interval {interval(best.ci95)}" if best.ci95 else ""
-        flattered = f"; the highest of {count(num_cells)} estimates, which flatters it" if num_cells > 1 else ""
+        among = f", which of {count(num_cells)} cells has the highest validation accuracy" if num_cells > 1 else ""
         yield (
-            f"Highest test accuracy: {shown(best.representation, 40)} of {shown(best.experiment, 40)}, "
-            f"{percent(best.mean)}{within}, where chance is {percent(best.chance)}{flattered}."
+            f"Test accuracy of {shown(best.representation, 40)} of {shown(best.experiment, 40)}{among}: "
+            f"{percent(best.mean)}{within}, where chance is {percent(best.chance)}, with {count(best.num_effective)} "
+            f"effective features{_sizes(ablation, best)}.{_linear(ablation, arms, best)}"
         )
     said = []
     above, num = shuffled_above_chance(ablation)
@@ -136,6 +133,19 @@ def _of_ablation(ablation: Ablation) -> Iterator[str]:
         )
     if said:
         yield f"Controls: {'; '.join(said)}."
+
+
+def _sizes(ablation: Ablation, best: Estimate) -> str:
+    trials = trials_by_cell(ablation).get(key_of(best))
+    return f" and {count(trials[0].num_train)} samples in train" if trials else ""
+
+
+def _linear(ablation: Ablation, arms: Sequence[ArmComparison], best: Estimate) -> str:
+    arm = linear_baseline(ablation, arms)
+    reached = baseline_accuracy(arm, best) if arm else None
+    return (
+        "" if arm is None or reached is None else f" A linear head, arm {shown(arm.arm)}, reaches {percent(reached)}."
+    )
 
 
 def _better_than_random(ablation: Ablation) -> tuple[int, int]:
@@ -174,14 +184,15 @@ def _cards_of_builds(builds: Sequence[Build]) -> Iterator[Card]:
 
 
 def _cards_of_ablation(ablation: Ablation) -> Iterator[Card]:
-    best, _ = highest(ablation)
+    best = chosen(ablation)
     if best is not None:
         within = f"{interval(best.ci95)}; " if best.ci95 else ""
+        among = ", the best on validation" if len(choosable(ablation)) > 1 else ""
         yield Card(
-            title="Highest test accuracy",
+            title="Test accuracy",
             figure=Cell(text=percent(best.mean), value=best.mean),
             note=f"{within}chance {percent(best.chance)}; "
-            f"{shown(best.representation, 40)} of {shown(best.experiment, 40)}",
+            f"{shown(best.representation, 40)} of {shown(best.experiment, 40)}{among}",
         )
     shuffled = [each.mean for each in ablation.estimates if each.control == SHUFFLED_LABELS]
     if shuffled:

@@ -1,6 +1,7 @@
 """What every test shares: two threads, a folder for temporary files, real inputs, and a GPU or a skip."""
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,10 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[_variable] = "1"
     else:
         os.environ.setdefault(_variable, "2")
+
+# Where tests run in the background SIGINT may be ignored, which processes that they start would inherit.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The contracts are files of their own, so that tests of other folders can subclass them.
 sys.path.append(str(Path(__file__).parent / "contracts"))
@@ -172,6 +177,22 @@ def write_encoder() -> Callable[..., str]:
 def encoder_file(tmp_path: Path, write_encoder: Callable[..., str]) -> Callable[..., str]:
     """`encoder_file(text, helpers={})`: `write_encoder` into this test's own folder."""
     return lambda text, helpers={}: write_encoder(tmp_path / "encoder", text, helpers)
+
+
+@pytest.fixture(scope="module")
+def coarse_figures() -> Iterator[None]:
+    """Reports' figures with few pixels, which are quickly drawn, where no test looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fovcache.reports.figures.DPI", 40)
+        yield
+
+
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an ablation, reports have the first figure alone."""
+    from fovcache.reports import ablation_view
+
+    monkeypatch.setattr(ablation_view, "FIGURES", ablation_view.FIGURES[:1])
 
 
 @pytest.fixture

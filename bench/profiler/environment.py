@@ -15,6 +15,7 @@ import psutil
 
 from fovcache import __version__
 from fovcache.builder.request import available_cores
+from fovcache.control_groups import GROUPS, OWN_GROUPS, own_folders, text_of
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "diffusers", "av", "numpy", "h5py", "safetensors", "blake3")
 """Whose versions are told, as far as they are installed."""
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def environment(device: torch.device | str | None = None) -> dict[str, Any]:
@@ -63,45 +62,22 @@ def environment(device: torch.device | str | None = None) -> dict[str, Any]:
     return found | _gpu(torch.device(device) if device is not None else None)
 
 
-def cpu_limit_cores(groups: Path = _GROUPS, own: Path = _OWN_GROUPS) -> float | None:
+def cpu_limit_cores(groups: Path = GROUPS, own: Path = OWN_GROUPS) -> float | None:
     """Cores' worth of time that this process's control groups allow it; None without a limit or control groups."""
     limits = []
-    for folder in _own_folders(groups, own, "cpu"):
-        quota, _, period = _text(folder / "cpu.max").partition(" ")
+    for folder in own_folders("cpu", groups, own):
+        quota, _, period = text_of(folder / "cpu.max").partition(" ")
         if not quota:
-            quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+            quota, period = text_of(folder / "cpu.cfs_quota_us"), text_of(folder / "cpu.cfs_period_us")
         if quota.isdigit() and period.isdigit() and int(period):  # not "max", nor -1
             limits.append(int(quota) / int(period))
     return min(limits, default=None)
 
 
-def _memory_limit_bytes(groups: Path = _GROUPS, own: Path = _OWN_GROUPS) -> int | None:
+def _memory_limit_bytes(groups: Path = GROUPS, own: Path = OWN_GROUPS) -> int | None:
     names = ("memory.max", "memory.limit_in_bytes")
-    texts = [_text(folder / name) for folder in _own_folders(groups, own, "memory") for name in names]
+    texts = [text_of(folder / name) for folder in own_folders("memory", groups, own) for name in names]
     return min((int(text) for text in texts if text.isdigit()), default=None)
-
-
-def _own_folders(groups: Path, own: Path, controller: str) -> list[Path]:
-    """This process's control groups and those above them, of the second version or the controller's of the first.
-
-    In a container the path is often that of the host while only the container's own group is mounted, at the top.
-    """
-    found = {groups, groups / controller}
-    for line in _text(own).splitlines():
-        number, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if number != "0" and controller not in controllers.split(","):
-            continue
-        top = groups if number == "0" else groups / controller
-        inside = top / path.strip("/")
-        found |= {inside, *(parent for parent in inside.parents if top in parent.parents)}
-    return sorted(found)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _versions() -> dict[str, str]:
@@ -125,7 +101,7 @@ def _matmul_precision() -> str:
 
 def cpu_name() -> str:
     """The processor as its maker names it."""
-    if match := re.search(r"^model name\s*:\s*(.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE):
+    if match := re.search(r"^model name\s*:\s*(.+)$", text_of(Path("/proc/cpuinfo")), re.MULTILINE):
         return match[1].strip()
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]

@@ -16,6 +16,7 @@ from fovcache.builder.reading import decode_stage
 from fovcache.builder.request import BuildOptions, Resolution, pick_device
 from fovcache.builder.run import run_build
 from fovcache.cache import Cache, open_cache
+from fovcache.decode.clip import BACKENDS
 from fovcache.errors import UsageError
 from fovcache.fetch.fetcher import Fetcher
 from fovcache.pipeline.stage import Stage
@@ -158,6 +159,7 @@ class FrozenPipeline:
             size_of=_size,
         )
         what = "image decode" if stream.decoders == {"pillow"} else "ffmpeg extraction"
+        what = what if stream.decoders & {"pillow", *BACKENDS} else "decode"
         name = f"{what} ({', '.join(sorted(stream.decoders))})"
         return Workload(
             source=lambda: iter(stream),

@@ -124,7 +124,7 @@ class TrainingStep:
                 shapes = sorted({tuple(each.shape[1:]) for each in rows})
                 raise UsageError(
                     f"{self._names[number]} gives rows of unequal shapes {shapes} for these samples; a model trains "
-                    "on equal ones: give --size, or --pool mean"
+                    "on equal ones: give --size or --pool mean, of LoRAs only those of one rank"
                 ) from error
         return batch
 

@@ -31,7 +31,7 @@ class Encoders:
     layers: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Layer globs. One for ALL goes to the encoders that have such a layer; one that fits none is an error."""
     pool: Mapping[str, str] = field(default_factory=dict)
-    """For ALL it leaves out those with a pooling of their own: a VAE's latent is no row of tokens."""
+    """For ALL, of several, it leaves out those with a pooling of their own: a VAE's latent is no row of tokens."""
     posterior: Mapping[str, str] = field(default_factory=dict)
     """For ALL it holds for the VAEs among them."""
     common: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Encoders:
 
     def _request(self, name: str, extractor: Extractor) -> EncoderRequest:
         pool = self.pool.get(name)
-        if pool is None and getattr(extractor, "default_pool", None) is None:
+        if pool is None and (len(self.encoders) == 1 or getattr(extractor, "default_pool", None) is None):
             pool = self.pool.get(ALL)
         posterior = self.posterior.get(name)
         if posterior is None and (len(self.encoders) == 1 or hasattr(extractor, "with_posterior")):

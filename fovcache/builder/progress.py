@@ -18,7 +18,9 @@ class Progress:
     total: int
     """Items in all; 0 while it is not known."""
     note: str = ""
-    """How busy the stages are, now and then; empty in between."""
+    """How busy the stages are, or what is at work, now and then; empty in between."""
+    left_s: float | None = None
+    """Seconds that are left, where the run knows better than from what is done of how many items."""
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]

@@ -12,15 +12,14 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from io import BufferedReader, BufferedWriter
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from ..child_process import start_child
 from ..errors import EnvironmentFailure, FovcacheError, SampleError, UsageError, environment_failure
 from .geometry import NATIVE, Geometry
 from .limits import Limits
@@ -156,13 +155,11 @@ class _Worker:
         self._is_between_jobs = True
         limits = [str(memory_bytes), str(math.ceil(timeout_s) + 1)]
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", f"{__package__}.worker", *limits],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            self._process = start_child(
+                f"{__package__}.worker",
+                *limits,
+                environment=_ENVIRONMENT,
                 stderr=subprocess.DEVNULL,  # libraries' complaints about the input
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(_import_path())},
-                start_new_session=True,  # it is killed with what it starts
             )
         except OSError as error:
             raise environment_failure(error, "start a process that decodes") from error
@@ -253,8 +250,3 @@ class _Worker:
 
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """Unused there, and each thread takes address space and time to start."""
-
-
-def _import_path() -> list[str]:
-    """Where this process finds its modules."""
-    return [str(Path(folder).absolute()) for folder in sys.path]

@@ -5,7 +5,6 @@ python -m fovcache.decode.worker MEMORY_BYTES CPU_S      (see isolate.py, which 
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import sys
@@ -17,6 +16,7 @@ from types import TracebackType
 
 import numpy as np
 
+from ..child_process import end_child, private_pipes
 from ..errors import EnvironmentFailure, FovcacheError, SampleError
 from .clip import decoder, still_clip
 from .messages import Job, error_document, receive, send, send_outcomes
@@ -32,7 +32,7 @@ def main() -> None:
     """Decode one job after another."""
     memory_bytes, cpu_s = (int(argument) for argument in sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asks decides what a Ctrl-C means
-    requests, answers = _private_pipes()
+    requests, answers = private_pipes()
     sys.excepthook = _tell(answers)
     import av  # noqa: F401 - now, and not in the first job's time
 
@@ -83,29 +83,13 @@ def _bytes_of(job: Job) -> bytes:
         raise SampleError("fetch", f"cannot read {source.path}: {error.strerror or error}", permanent=False) from error
 
 
-def _private_pipes() -> tuple[BufferedIOBase, BufferedIOBase]:
-    """The pipes to who asks, out of reach of libraries that print or read."""
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    with Path(os.devnull).open("r+b") as nothing:
-        os.dup2(nothing.fileno(), 0)
-        os.dup2(nothing.fileno(), 1)
-    return requests, answers
-
-
 def _take(requests: BufferedIOBase, jobs: queue.SimpleQueue[Job], max_bytes: int) -> None:
     """Takes jobs in, whatever is being decoded, and so knows when nobody asks any more."""
     try:
         while True:
             jobs.put(Job.of_message(*receive(requests, max_bytes)))
     finally:
-        _end()
-
-
-def _end() -> None:
-    """End at once, and with us an ffmpeg that we started."""
-    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(0)
+        end_child()
 
 
 def _tell(answers: BufferedIOBase) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:

@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 def has_frames(recipe: Document) -> bool:
     """Whether the rows of a recipe's document begin with an axis of frames: a clip's do, also of one frame.
 
-    Of a clip's document `rotation` is a part, of a still's it is not; a derived feature's row is one vector.
+    Of a clip's document `rotation` is a part, of a still's it is not; a weight matrix is one without frames, and a
+    derived feature's row is one vector.
     Raises UsageError for a kind of input that is not known.
     """
     kind = recipe["input"].get("kind")
     if kind == "frames":
         return "rotation" in recipe["input"]["clip"]
-    if kind == "feature":
+    if kind in ("matrices", "feature"):
         return False
     raise UsageError(
-        f"rows of the input kind {kind!r} have no known axes: representations are computed of frames and of features"
+        f"rows of the input kind {kind!r} have no known axes: representations are computed of frames, of weight "
+        "matrices and of features"
     )
 
 

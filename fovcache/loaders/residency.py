@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
 
+from ..control_groups import remaining_memory_bytes
 from ..errors import UsageError
 
 RESIDENCIES = ("auto", "device", "host", "stream")
@@ -46,10 +45,7 @@ def choose_residency(wanted: str, size_bytes: int, device: torch.device) -> Resi
 
 
 def free_host_bytes() -> int:
-    """Free host memory, within the control group's limit where there is one."""
+    """Free host memory, within the control groups' limits where there are some."""
     free = int(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-        limit = int((group / "memory.max").read_text())
-        free = min(free, limit - int((group / "memory.current").read_text()))
-    return max(0, free)
+    remaining = remaining_memory_bytes()
+    return free if remaining is None else min(free, remaining)

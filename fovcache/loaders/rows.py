@@ -85,6 +85,15 @@ class Rows:
         return [self._shards[number] for number in dict.fromkeys(self._shard[list(positions)].tolist())]
 
     @property
+    def shape_counts(self) -> dict[tuple[int, ...], int]:
+        """How many rows have each shape, in the order of `shapes`."""
+        num_of = np.bincount(self._file, minlength=len(self._infos)).tolist()
+        counts = dict.fromkeys(self.shapes, 0)
+        for info, num in zip(self._infos, num_of, strict=True):
+            counts[info.shape[1:]] += num
+        return counts
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of a row, where all have one shape."""
         return math.prod(self.shapes[0]) * self.dtype.itemsize

@@ -104,7 +104,12 @@ def estimate(
         batch = (like * slot)[:slot]
         rows = encoder.rows(batch)  # the first batch also warms up
         encode_s = _median_s(lambda: encoder.rows(batch)) / len(batch)
-    row_bytes = sum(value.nbytes // len(batch) for value in rows.values())
+        sizes = {resolved.spec.shape(items[0]): sum(value.nbytes // len(batch) for value in rows.values())}
+        for item in items:
+            if (shape := resolved.spec.shape(item)) not in sizes and len(sizes) <= _FEW:
+                sizes[shape] = sum(value.nbytes for value in encoder.rows([item]).values())
+    each = [sizes[shape] for shape in map(resolved.spec.shape, items) if shape in sizes]
+    row_bytes = sum(each) // len(each)
     total = to_compute * (row_bytes + DIGEST_BYTES)
     return Estimate(
         samples=len(scan.samples) + len(scan.pending),

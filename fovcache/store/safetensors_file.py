@@ -8,6 +8,7 @@ read, because it copies: `readinto` into the destination is several times faster
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,17 +70,20 @@ def array_bytes(array: np.ndarray) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def parse_header(data: bytes, file_size: int, name: str) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+def parse_header(
+    data: bytes, file_size: int, name: str, item_bytes: Mapping[str, int] = ITEM_BYTES
+) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """`({tensor: info}, metadata)` from a file's first bytes (at least its whole header).
 
+    `item_bytes` are the dtypes that may occur, with the bytes of a number: by default those of our own files.
     Raises DamageError when the header is not one, or does not describe exactly `file_size` bytes.
     """
     try:
         length = header_length(data, name)
         header = json.loads(data[_LENGTH_BYTES:length])
         metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
-        tensors = {str(key): _tensor_info(value, length) for key, value in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        tensors = {str(key): _tensor_info(value, length, item_bytes) for key, value in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamageError(f"{name} is damaged: its header cannot be read ({error})") from error
     end = length
     for info in sorted(tensors.values(), key=lambda info: (info.offset, info.size_bytes)):
@@ -101,13 +105,11 @@ def header_length(data: bytes, name: str) -> int:
     return _LENGTH_BYTES + length
 
 
-def _tensor_info(value: Mapping[str, Any], data_start: int) -> TensorInfo:
-    begin, end = (int(number) for number in value["data_offsets"])
-    shape = tuple(int(number) for number in value["shape"])
-    size = ITEM_BYTES[value["dtype"]]
-    for number in shape:
-        size *= number
-    if begin < 0 or end - begin != size:
+def _tensor_info(value: Mapping[str, Any], data_start: int, item_bytes: Mapping[str, int]) -> TensorInfo:
+    begin, end = map(int, value["data_offsets"])
+    shape = tuple(map(int, value["shape"]))
+    size = item_bytes[value["dtype"]] * math.prod(shape)
+    if begin < 0 or min(shape, default=0) < 0 or end - begin != size:
         raise ValueError(f"a tensor of {size} bytes spans {end - begin}")
     return TensorInfo(dtype=value["dtype"], shape=shape, offset=data_start + begin, size_bytes=size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -39,3 +40,20 @@ def rgb(colour: str) -> list[int]:
 def spans_of(flags: np.ndarray) -> Iterator[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(int), [0]])))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+
+
+class Drawn:
+    """A figure with its pixels, and where in them a place of its axes is."""
+
+    def __init__(self, draw: Callable[..., Any], result: object, theme: Theme = LIGHT) -> None:
+        with drawing(theme):
+            self.figure = draw(result, theme)
+            image = Image.open(io.BytesIO(png(self.figure)))
+            image.load()
+        self.pixels = np.asarray(image.convert("RGB"))
+
+    def is_there(self, axes: int, x: float, y: float, colour: str, *, off: tuple[int, int] = (0, 0)) -> bool:
+        """Whether the pixel at x and y of the axes' data, `off` by so many to the right and down, has this colour."""
+        left, bottom = self.figure.axes[axes].transData.transform((x, y))
+        row, column = len(self.pixels) - 1 - round(bottom - 0.5) + off[1], round(left - 0.5) + off[0]
+        return bool((np.abs(self.pixels[row, column].astype(int) - rgb(colour)) <= 3).all())

@@ -69,6 +69,10 @@ class ExtractorContract:
             request.cls._outputs = self.encode(extractor, items)
         return dict(request.cls._outputs)
 
+    def built_layers(self, extractor: Extractor) -> tuple[str, ...]:
+        """Those that are built: fewer than all, where they are very many."""
+        return extractor.layers()
+
     def batch(self, extractor: Extractor, items: list[Item]) -> torch.Tensor:
         return extractor.input.prepare(extractor.input.collate(items).to(self.device))
 
@@ -189,7 +193,7 @@ class ExtractorContract:
             "store_dtype": "fp32",
         }
         (folder / f"zz{Path(next(iter(files))).suffix}").write_bytes(self.garbage)
-        first, *others = extractor.layers()
+        first, *others = self.built_layers(extractor)
 
         def build(layers: list[str]) -> fovcache.BuildReport:
             options = {"device": self.device.type, "num_workers": 1, "batch_size": len(items)}
@@ -204,7 +208,7 @@ class ExtractorContract:
         assert build([first, *others]).computed == (len(files) if others else 0)
         assert before <= set(shards.rglob("*.safetensors"))
         order = sorted(range(len(files)), key=list(files).__getitem__)
-        for layer in extractor.layers():
+        for layer in (first, *others):
             features = cache.features(layer=layer)
             assert features.num_failed == 1
             rows = outputs[layer].cpu().reshape(len(items), *features.row_shape)[order]

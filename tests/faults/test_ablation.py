@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from signal_cache import build_signal_cache, write_images
 
@@ -33,6 +34,16 @@ all = ["**"]
 shown = ["signal"]
 hidden = ["noise.*"]
 """
+TRAINED = """
+cache = "cache"
+seeds = 2
+representations = ["simple_stats"]
+[head]
+kind = "linear"
+epochs = 3
+[controls]
+shuffled_labels = false
+"""
 NUM_CELLS = 3 * 4 * (2 * 7 + 2)
 
 
@@ -44,15 +55,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "many.toml").write_text(CONFIG)
     few = 'cache = "cache"\nseeds = 2\nrepresentations = ["stats"]\nsingle_layers = false\n'
     (folder / "few.toml").write_text(few)
+    (folder / "trained.toml").write_text(TRAINED)
     return folder
 
 
 @pytest.fixture
 def ablate(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """`ablate("few", out, …)` runs the command in this process: status, standard output, standard error."""
+    """`ablate("few", out, …)` runs the command in this process alone: status, standard output, standard error."""
 
     def run(config: str, out: Path, *options: object) -> tuple[int, str, str]:
-        command = ["fovbench", "ablate", made / f"{config}.toml", "--out", out, *options]
+        command = ["fovbench", "ablate", made / f"{config}.toml", "--out", out, "--no-isolate", *options]
         monkeypatch.setattr("sys.argv", [str(word) for word in command])
         before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -82,29 +94,57 @@ def lines(out: Path) -> list[bytes]:
     )
 
 
-def test_killed_and_run_again_only_what_is_missing_is_run_and_the_end_is_the_same(made: Path, tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).with_name("fovbench")), "ablate", "many.toml", "--out"]
-    out = tmp_path / "killed"
-    process = subprocess.Popen([*command, str(out)], cwd=made, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from fovcache.probes.config import read_config
+from fovcache.probes.run import run_ablation
+
+def show(progress):
+    if progress.done == 4:
+        print(*(child.pid for child in __import__("psutil").Process().children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run_ablation(read_config(Path(sys.argv[1])), Path(sys.argv[2]), show, isolate=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["many", "trained"])
+def test_killed_and_run_again_only_what_is_missing_is_run_and_the_end_is_the_same(
+    made: Path, tmp_path: Path, name: str
+) -> None:
+    path, out = made / f"{name}.toml", tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, str(path), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    kept = lines(out)
+    assert len(kept) == 4
+    assert not (out / "ablation.json").exists()
+    (worker,) = (int(word) for word in done.stdout.split())
+    wait_until(lambda: is_gone(worker))  # it notices
+    whole = run_ablation(read_config(path), tmp_path / "whole")
+    run_ablation(read_config(path), out)
+    assert lines(out)[:4] == kept
+    assert len(lines(out)) == len(whole.trials)
+    assert numbers(out) == numbers(tmp_path / "whole")
+    for stored in (tmp_path / "whole").glob("predictions/*"):
+        assert (out / "predictions" / stored.name).read_bytes() == stored.read_bytes()
+    assert {each.name for each in out.iterdir()} == {each.name for each in (tmp_path / "whole").iterdir()}
+
+
+def is_gone(pid: int) -> bool:
+    """Also where nobody asks an orphan how it ended."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while len(lines(out)) < 20:
-        assert process.poll() is None, process.stderr and process.stderr.read()
+    while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    kept = lines(out)
-    assert 20 <= len(kept) < NUM_CELLS
-    assert not (out / "ablation.json").exists()
-    config = read_config(made / "many.toml")
-    run_ablation(config, out)
-    assert lines(out)[: len(kept)] == kept
-    assert len(lines(out)) == NUM_CELLS
-    run_ablation(config, tmp_path / "whole")
-    assert numbers(out) == numbers(tmp_path / "whole")
-    for name in sorted(path.name for path in (tmp_path / "whole" / "predictions").iterdir()):
-        assert (out / "predictions" / name).read_bytes() == (tmp_path / "whole" / "predictions" / name).read_bytes()
-    assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
 
 
 @pytest.mark.parametrize("kept", [1, 9, 200])
@@ -226,7 +266,7 @@ def test_a_mistake_in_the_configuration_is_one_line(ablate: Callable[..., Any], 
     (made / "wrong.toml").write_text('cache = "cache"\n[head]\nkinds = "ridge"\n')
     status, printed, err = ablate("wrong", tmp_path / "out")
     assert (status, printed) == (2, "")
-    assert err == f"error: {made / 'wrong.toml'}: [head]: there is no key 'kinds'; nearest: kind\n"
+    assert err == f"error: {made / 'wrong.toml'}: [head]: a ridge head has no setting 'kinds'; nearest: kind\n"
     (made / "nowhere.toml").write_text('cache = "cash"\n')
     status, _, err = ablate("nowhere", tmp_path / "out")
     assert (status, err.count("\n")) == (2, 1)
@@ -237,13 +277,13 @@ def test_a_mistake_in_the_configuration_is_one_line(ablate: Callable[..., Any], 
 def test_a_stopped_run_says_how_it_goes_on(made: Path, tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("fovbench")), "ablate", "many.toml", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, cwd=made, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while len(lines(tmp_path / "out")) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_until(lambda: len(lines(tmp_path / "out")) >= 3)
+    workers = psutil.Process(process.pid).children()
     os.kill(process.pid, signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (143, "")
+    assert len(workers) == 1
+    assert not workers[0].is_running()
     assert err == "error: terminated; what is finished is kept, the same command goes on from there\n"
     with pytest.raises(UsageError):
         read_ablation(tmp_path / "out" / "trials.jsonl")

@@ -3,9 +3,11 @@
 import hashlib
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fovcache.errors import SplitError
 from fovcache.probes.splits import Partition, SplitRule, partition
 
 SHARES = st.sampled_from([(0.25, 0.15), (0.2, 0.1), (0.5, 0.3), (0.05, 0.05)])
@@ -82,3 +84,48 @@ def test_shares_of_groups_are_kept_to_the_largest_group(made, seed) -> None:
         largest = np.unique(np.array(groups)[labels == label], return_counts=True)[1].max()
         for side, share in ((parts.test, rule.test), (parts.validation, rule.validation)):
             assert abs(int((labels[side] == label).sum()) - share * num) <= largest
+
+
+@given(samples(), st.integers(1, 4), st.integers(0, 2**31), st.booleans(), st.randoms())
+def test_independent_parts_are_disjoint_whole_and_do_not_depend_on_order(made, num_parts, seed, group, chance) -> None:
+    keys, labels, groups = made
+    rule = SplitRule(kind="independent", num_parts=num_parts, group=group and any(groups))
+    try:
+        parts = [partition(keys, labels, groups, None, rule, seed, part=part) for part in range(num_parts)]
+    except SplitError:
+        return
+    every = np.concatenate([np.concatenate(sides(each)) for each in parts])
+    assert sorted(every.tolist()) == list(range(len(labels)))
+    contents = [{row.tobytes() for row in keys[side]} for each in parts for side in sides(each)]
+    assert sum(map(len, contents)) == len(set.union(*contents))
+    order = list(range(len(labels)))
+    chance.shuffle(order)
+    again = partition(
+        keys[order], labels[order], [groups[each] for each in order], None, rule, seed, part=num_parts - 1
+    )
+    for one, other in zip(sides(parts[-1]), sides(again), strict=True):
+        assert sorted(row.tobytes() for row in keys[one]) == sorted(row.tobytes() for row in keys[order][other])
+
+
+@given(samples(), st.integers(1, 4), st.integers(0, 2**31), st.booleans(), st.randoms())
+def test_shots_are_exact_of_train_and_do_not_depend_on_order(made, shots, seed, group, chance) -> None:
+    keys, labels, groups = made
+    group = group and any(groups)
+    whole = partition(keys, labels, groups, None, SplitRule(kind="resplit", group=group), seed)
+    rule = SplitRule(kind="resplit", group=group, shots=shots)
+    different = [
+        len({row.tobytes() for row in keys[whole.train][labels[whole.train] == label]}) for label in set(labels)
+    ]
+    if min(different) < shots:
+        with pytest.raises(SplitError, match="shots"):
+            partition(keys, labels, groups, None, rule, seed)
+        return
+    few = partition(keys, labels, groups, None, rule, seed)
+    assert set(few.train) <= set(whole.train)
+    assert np.bincount(labels[few.train]).tolist() == [shots] * len(different)
+    assert few.test.tolist() == whole.test.tolist()
+    order = list(range(len(labels)))
+    chance.shuffle(order)
+    again = partition(keys[order], labels[order], [groups[each] for each in order], None, rule, seed)
+    kept = [sorted(row.tobytes() for row in rows) for rows in (keys[few.train], keys[order][again.train])]
+    assert kept[0] == kept[1]

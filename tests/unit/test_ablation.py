@@ -18,6 +18,7 @@ from fovcache.errors import UsageError
 from fovcache.probes.config import AblationConfig, ControlChoice, HeadChoice, RepresentationChoice, SplitChoice
 from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, read_ablation
 from fovcache.probes.result_folder import read_predictions
+from fovcache.probes.ridge import RidgeHead
 from fovcache.probes.run import run_ablation
 
 NO_CONTROLS = ControlChoice(shuffled_labels=False, random_layers=False)
@@ -141,10 +142,8 @@ def test_a_changed_configuration_runs_only_what_is_new_and_tells_nothing_else(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[int] = []
-    from fovcache.probes import run
-
-    real = run.run_trial
-    monkeypatch.setattr(run, "run_trial", lambda *given: (ran.append(1), real(*given))[1])
+    real = RidgeHead.fit
+    monkeypatch.setattr(RidgeHead, "fit", lambda *given: (ran.append(1), real(*given))[1])
     out = tmp_path / "out"
     first = few(made, out, experiments={"shown": ("signal",), "old": ("noise.0",)})
     assert len(ran) == 4
@@ -152,7 +151,7 @@ def test_a_changed_configuration_runs_only_what_is_new_and_tells_nothing_else(
     assert len(ran) == 5
     assert [trial.experiment for trial in again.trials] == ["renamed"] * 3
     assert [trial.test_accuracy for trial in again.trials[:2]] == [trial.test_accuracy for trial in first.trials[:2]]
-    few(made, out, seeds=(0,), head=HeadChoice(strengths=(1.0,)))
+    few(made, out, seeds=(0,), head=HeadChoice(settings={"strengths": [1.0]}))
     assert len(ran) == 6
     (out / "predictions" / f"{again.trials[0].key}.safetensors").unlink()
     few(made, out, seeds=(0,))
@@ -180,11 +179,11 @@ def test_pixels_of_digits_come_to_what_scikit_learn_says_of_them(tmp_path: Path)
         str(tmp_path / "digits.csv"), encoder="pixels", pool="tokens", store_dtype="fp32", dataset="digits"
     )
     flat = (RepresentationChoice(name="flat_vec"),)
-    head = HeadChoice(kind="logistic", strengths=(1.0,))
+    head = HeadChoice(kind="logistic", settings={"strengths": [1.0]})
     ablation = few(tmp_path, tmp_path / "out", experiments={}, representations=flat, seeds=(0,), head=head)
     x = StandardScaler().fit(flat_rgb(pixels)[splits == "train"]).transform(flat_rgb(pixels))
     y = digits.target[:600]
-    model = LogisticRegression(C=1.0, max_iter=1000).fit(x[splits == "train"], y[splits == "train"])
+    model = LogisticRegression(C=1.0, max_iter=10_000, tol=1e-8).fit(x[splits == "train"], y[splits == "train"])
     trial = ablation.trials[0]
     assert trial.validation_accuracy == pytest.approx(model.score(x[splits == "val"], y[splits == "val"]))
     assert (trial.num_train, trial.num_validation, trial.num_test) == (360, 120, 120)

@@ -18,6 +18,7 @@ from fovcache.probes.config import (
     RepresentationChoice,
     read_config,
 )
+from fovcache.probes.head import HEADS, head_settings
 
 WHOLE = """
 cache = "cache"
@@ -77,7 +78,7 @@ def test_every_key_is_read(write, tmp_path: Path) -> None:
         0.1,
         False,
     )
-    assert (config.head.kind, config.head.strengths) == ("logistic", (0.1, 1.0))
+    assert (config.head.kind, config.head.settings) == ("logistic", {"strengths": [0.1, 1]})
     assert (config.controls.shuffled_labels, config.controls.random_layers) == (False, False)
 
 
@@ -98,7 +99,7 @@ REFUSED = {
     "": "there is no key 'cache', which is required",
     "cach = 'c'": "there is no key 'cach'; nearest: cache",
     TOP + "[split]\ntset = 0.5": "[split]: there is no key 'tset'; nearest: test",
-    TOP + "[head]\nalpha = 1": "[head]: there is no key 'alpha'",
+    TOP + "[head]\nalpha = 1": "[head]: a ridge head has no setting 'alpha'",
     TOP + "[controls]\nshuffled_label = true": "[controls]: there is no key 'shuffled_label'; nearest: shuffled_labels",
     TOP + "[encoders.a]\nweight = 'x'": "[encoders.a]: there is no key 'weight'; nearest: weights",
     TOP + "[splits]\ntest = 0.5": "there is no key 'splits'; nearest: split",
@@ -126,17 +127,22 @@ REFUSED = {
     TOP + "[experiments]\nall = '**'": "[experiments]: all = '**', expected a list of layer globs",
     TOP + "[experiments]\nall = ['**', 3]": "[experiments]: all holds 3, expected layer globs",
     TOP + "[experiments]\na = ['x']\na = ['y']": "is not a TOML file: Cannot overwrite a value",
-    TOP + "[split]\nkind = 'givn'": "[split]: kind = 'givn' is not one of resplit, given; nearest: given",
+    TOP + "[split]\nkind = 'givn'": "[split]: kind = 'givn' is not one of resplit, given, independent; nearest: given",
     TOP + "[split]\ntest = 1.5": "[split]: test = 1.5, expected a fraction between 0 and 1",
     TOP + "[split]\ntest = nan": "[split]: test = nan, expected a fraction between 0 and 1",
     TOP + "[split]\ntest = 0.6\nvalidation = 0.4": "[split]: test = 0.6 and validation = 0.4 leave nothing",
     TOP + "[split]\nkind = 'given'\ntest = 0.3": "[split]: test is a share of a resplit",
+    TOP + "[split]\nshots = 0": "[split]: shots = 0, expected how many samples of each class train has, at least 1",
+    TOP + "[split]\nshots = 2.5": "[split]: shots = 2.5, expected how many",
+    TOP + "seeds_vary = []": "seeds_vary = [], expected a list of some of split, initialisation, order, at least one",
+    TOP + "seeds_vary = ['order', 'splits']": "seeds_vary holds 'splits'; nearest: split",
+    TOP + "seeds_vary = ['order']\n[split]\nkind = 'independent'": "gives each seed samples of its own, and seeds_vary",
     TOP + "[split]\ngroup = 'yes'": "[split]: group = 'yes', expected true or false",
-    TOP + "[head]\nkind = 'mlp'": "[head]: kind = 'mlp' is not one of ridge, logistic",
-    TOP + "[head]\nstrengths = []": "[head]: strengths = [], expected a list of numbers above 0, at least one",
+    TOP + "[head]\nkind = 'mpl'": "[head]: kind = 'mpl' is not one of ridge, logistic, linear, mlp, knn; nearest: mlp",
+    TOP + "[head]\nstrengths = []": "[head]: a head needs at least one strength",
     TOP + "[head]\nstrengths = [1, 0]": "[head]: strengths holds 0, expected numbers above 0",
     TOP + "[head]\nstrengths = [inf]": "[head]: strengths holds inf, expected numbers above 0",
-    TOP + "[head]\nstrengths = [1, 1.0]": "[head]: strengths = [1.0, 1.0] holds one of them twice",
+    TOP + "[head]\nstrengths = [1, 1.0]": "[head]: strengths = [1, 1.0] holds one of them twice",
     "cache = ": "is not a TOML file: Invalid value",
 }
 
@@ -177,6 +183,10 @@ def test_the_page_shows_a_configuration_with_every_key(write, root: Path) -> Non
     for text in shown:
         assert read_config(write(text)).experiments
     tables = tomllib.loads(shown[0])
-    assert set(tables) == {*TOP_KEYS, *TABLE_KEYS, "encoders", "experiments"}
+    assert set(tables) == {*TOP_KEYS, *TABLE_KEYS, "encoders", "experiments", "head", "arms"}
     assert {name: set(tables[name]) for name in TABLE_KEYS} == {name: set(keys) for name, keys in TABLE_KEYS.items()}
     assert set(tables["encoders"]["vit"]) == set(ENCODER_KEYS)
+    for kind in HEADS:
+        said = re.findall(rf"^\| `{kind}` \|.*$", page, re.MULTILINE)
+        assert len(said) == 1
+        assert [name for name in head_settings(kind) if f"`{name}`" not in said[0]] == []

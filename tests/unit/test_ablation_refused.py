@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from signal_cache import CLASSES, build_signal_cache, write_images
 
 import fovcache
 from fovcache.errors import SelectionError, SplitError, UsageError
 from fovcache.probes.config import AblationConfig, ControlChoice, EncoderChoice, RepresentationChoice, SplitChoice
+from fovcache.probes.problem import Problem
 from fovcache.probes.result import Ablation, read_ablation
 from fovcache.probes.run import run_ablation
 
@@ -48,6 +48,7 @@ def few(folder: Path, out: Path, **fields: Any) -> Ablation:
         ({"label": ""}, {}, UsageError, "samples of dataset 'made' have no labels"),
         ({"label": lambda n: "cat" if n else ""}, {}, SelectionError, "1 of 60 samples have no label"),
         ({"label": "cat"}, {}, SplitError, "all 60 samples are of one class, 'cat'"),
+        ({"label": lambda n: f"class {n}"}, {}, SplitError, "(60 classes have too few)"),
         (
             {"label": lambda n: CLASSES[n < 20], "split": lambda n: "test" if n >= 40 else "train"},
             {},
@@ -123,10 +124,10 @@ def test_a_cell_that_raises_is_told_and_the_others_go_on(
     folder = build()
     real = RidgeHead.fit
 
-    def fit(self: RidgeHead, x_ND: Any, y_N: np.ndarray, num_classes: int) -> Any:
-        if x_ND.shape[1] > 5:
+    def fit(self: RidgeHead, problems: Sequence[Problem]) -> Any:
+        if problems[0].x_train_ND.shape[1] > 5:
             raise ZeroDivisionError("no\nluck")
-        return real(self, x_ND, y_N, num_classes)
+        return real(self, problems)
 
     experiments = {"all": ("**",), "shown": ("signal",)}
     monkeypatch.setattr(RidgeHead, "fit", fit)

@@ -9,10 +9,15 @@ from sklearn.datasets import load_digits
 
 from fovcache.errors import UsageError
 from fovcache.probes.evaluate import SealedLabels, run_trial, shuffled_labels
-from fovcache.probes.head import make_head
+from fovcache.probes.head import Head, make_head
 from fovcache.probes.splits import Partition, SplitRule, partition
 
 RIDGE = make_head("ridge")
+STRENGTHS = [each["strength"] for each in RIDGE.candidates]
+
+
+def ridge(*strengths: float) -> Head:
+    return make_head("ridge", {"strengths": list(strengths)})
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +37,10 @@ def test_digits_are_decodable_and_chance_is_chance(digits) -> None:
     standardised = (varying - varying.mean(0)) / varying.std(0)
     assert outcome.num_effective == len(np.unique(standardised.round(3), axis=1).T) < 64
     assert outcome.test_accuracy == outcome.correct.mean() == (outcome.predictions == y[parts.test]).mean()
-    assert outcome.strength in RIDGE.strengths
+    assert outcome.setting in RIDGE.candidates
 
 
-@pytest.mark.parametrize("head", [RIDGE, make_head("logistic", [10, 100])], ids=["ridge", "logistic"])
+@pytest.mark.parametrize("head", [RIDGE, make_head("logistic", {"strengths": [10, 100]})], ids=["ridge", "logistic"])
 def test_labels_shuffled_give_chance(digits, head) -> None:
     x, y, parts = digits
     shuffled = shuffled_labels(y, parts, 0)
@@ -55,7 +60,7 @@ def test_test_labels_and_test_rows_decide_nothing_else(digits) -> None:
     other_x[parts.test] *= 100
     other_y[parts.test] = 0
     one, two = run_trial(x, y, parts, RIDGE, 10), run_trial(other_x, other_y, parts, RIDGE, 10)
-    for name in ("strength", "train_accuracy", "validation_accuracy", "num_effective"):
+    for name in ("setting", "train_accuracy", "validation_accuracy", "num_effective"):
         assert getattr(one, name) == getattr(two, name)
 
 
@@ -63,7 +68,7 @@ def test_validation_does_not_scale_what_train_is_fitted_on(digits) -> None:
     x, y, parts = digits
     other = x.copy()
     other[parts.validation] += 1000
-    head = make_head("ridge", [10])
+    head = ridge(10)
     assert (run_trial(x, y, parts, head, 10).predictions == run_trial(other, y, parts, head, 10).predictions).all()
 
 
@@ -71,8 +76,8 @@ def test_of_equal_strengths_the_strongest_is_chosen() -> None:
     x = np.array([[-1.0], [1.0]] * 30) + np.linspace(0, 0.1, 60)[:, None]
     y = np.array([0, 1] * 30)
     parts = Partition(train=np.arange(40), validation=np.arange(40, 50), test=np.arange(50, 60))
-    outcome = run_trial(x, y, parts, make_head("ridge", [0.1, 1, 10]), 2)
-    assert (outcome.validation_accuracy, outcome.strength) == (1.0, 10)
+    outcome = run_trial(x, y, parts, ridge(0.1, 1, 10), 2)
+    assert (outcome.validation_accuracy, outcome.setting) == (1.0, {"strength": 10})
 
 
 def test_the_strength_that_validation_likes_is_the_one() -> None:
@@ -82,12 +87,12 @@ def test_the_strength_that_validation_likes_is_the_one() -> None:
     x = np.column_stack([y + 0.3 * chance.standard_normal(300), chance.standard_normal((300, 150))])
     parts = Partition(train=np.arange(160), validation=np.arange(160, 220), test=np.arange(220, 300))
     found = {
-        strength: run_trial(x, y, parts, make_head("ridge", [strength]), 2).validation_accuracy
-        for strength in RIDGE.strengths
+        strength: run_trial(x, y, parts, ridge(strength), 2).validation_accuracy
+        for strength in STRENGTHS
     }
     outcome = run_trial(x, y, parts, RIDGE, 2)
     assert outcome.validation_accuracy == max(found.values()) > min(found.values())
-    assert outcome.strength == max(each for each in found if found[each] == max(found.values()))
+    assert outcome.setting["strength"] == max(each for each in found if found[each] == max(found.values()))
 
 
 def test_the_same_trial_gives_the_same_bits_on_any_number_of_threads(digits) -> None:
@@ -121,7 +126,7 @@ def test_features_that_are_not_finite_are_refused(digits) -> None:
 
 def test_sealed_labels_open_once_and_only_after_the_choice() -> None:
     sealed = SealedLabels(np.array([1, 2]))
-    with pytest.raises(AssertionError, match="before the strength was chosen"):
+    with pytest.raises(AssertionError, match="before the choice"):
         sealed.read()
     sealed.choose()
     assert sealed.read().tolist() == [1, 2]

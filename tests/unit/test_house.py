@@ -24,7 +24,12 @@ PACKAGE_OF = {
     "huggingface_hub": "huggingface-hub",
     "pynvml": "nvidia-ml-py",
 }
-RESULTS = ("fovcache.bench.profiler.result.", "fovcache.probes.result.", "fovcache.maintain.contents.")
+RESULTS = (
+    "fovcache.bench.profiler.result.",
+    "fovcache.probes.result.",
+    "fovcache.probes.quality.result.",
+    "fovcache.maintain.contents.",
+)
 """What reports are made of."""
 MAX_LINES = 400
 # Split, so that this file names none.

@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fovcache.probes.intervals import (
-    corrected_resampled_interval,
-    items_interval,
-    smallest_p,
-    t_interval,
-)
+from fovcache.probes.intervals import ONE_HEAD, corrected_resampled_interval, items_interval, t_interval
 
 VALUES = (0.71, 0.74, 0.69, 0.73, 0.75)
 
@@ -140,6 +135,61 @@ def test_differences_of_two_heads_on_the_same_items_are_narrower_than_either() -
     assert found.bounds[1] - found.bounds[0] < (alone[1] - alone[0]) / 2
 
 
-def test_the_smallest_p_of_few_seeds() -> None:
-    assert [smallest_p(num) for num in (1, 3, 5, 6, 10)] == [1.0, 0.25, 0.0625, 0.03125, 2 / 1024]
-    assert smallest_p(6) == stats.wilcoxon([1, 2, 3, 4, 5, 6.0]).pvalue
+@pytest.mark.parametrize("shift", [0.0, 0.02, -0.03, 0.3])
+@pytest.mark.parametrize(
+    "make", [t_interval, lambda values, **named: corrected_resampled_interval(values, 150, 50, **named)]
+)
+def test_p_is_below_five_percent_just_where_none_is_out_of_bounds(make, shift) -> None:
+    found = make([each - 0.724 + shift for each in VALUES], difference=True)
+    assert (found.p < 0.05) == (not found.bounds[0] <= 0 <= found.bounds[1])
+    if make is t_interval:
+        assert found.p == pytest.approx(stats.ttest_1samp(np.array(VALUES) - 0.724 + shift, 0).pvalue)
+    middle = found.mean - found.half_width()  # where the bound would be none, p is .05
+    assert stats.t.sf(found.half_width() / found.error, found.freedom) * 2 == pytest.approx(0.05)
+    assert middle == pytest.approx(found.bounds[0])
+
+
+def test_p_over_items_agrees_with_its_bounds() -> None:
+    chance = np.random.default_rng(0)
+    for share in np.linspace(0, 0.2, 9):
+        off = chance.choice([-1, 0, 1], (3, 150), p=[0.1, 0.9 - 0.1 - share, 0.1 + share])
+        found = items_interval(off, difference=True)
+        assert (found.p < 0.05) == (not found.bounds[0] <= 0 <= found.bounds[1])
+
+
+def test_differences_that_are_equal_say_nothing_but_that_there_may_be_none() -> None:
+    for values in ((0.0,) * 5, (0.73 - 0.63, 0.83 - 0.73, 0.1)):  # the latter are equal but for rounding
+        found = corrected_resampled_interval(values, 150, 50, difference=True)
+        assert found.bounds is None
+        assert found.p == (1.0 if values[0] == 0 else None)
+    none = items_interval(np.zeros((2, 50), int), labels=np.arange(50) % 2, difference=True)
+    assert (none.bounds, none.p) == (None, 1.0)
+    assert "all 50 values are equal" in none.reason
+    assert corrected_resampled_interval((0.1,), 150, 50, difference=True).p is None
+
+
+def test_heads_that_differ_in_whole_classes_are_compared_over_all_items() -> None:
+    labels = np.arange(100) % 4
+    found = items_interval((labels == 0)[None].astype(int), labels=labels, difference=True)
+    assert found.bounds == items_interval((labels == 0)[None].astype(int), difference=True).bounds
+    assert "within classes" not in found.method
+    assert found.p < 1e-5
+
+
+def test_an_interval_names_the_heads_that_it_is_of() -> None:
+    right = np.random.default_rng(0).random((3, 60)) < 0.7
+    assert (
+        "that heads of other first weights have on average"
+        in items_interval(right, heads="heads of other first weights").estimand
+    )
+    assert "that the one head that was fitted has on new" in items_interval(right, heads=ONE_HEAD).estimand
+
+
+def test_what_seeds_add_is_the_same_however_many_items_there_are() -> None:
+    chance = np.random.default_rng(0)
+    of_seeds = 0.1 * chance.standard_normal((20, 1))
+    for num_items in (400, 6400):
+        x = of_seeds + chance.standard_normal((1, num_items)) + chance.standard_normal((20, num_items))
+        found = items_interval(x, difference=True)
+        assert found.seeds_error == pytest.approx(of_seeds.std(ddof=1) / np.sqrt(20), rel=0.3)
+        assert found.error > found.seeds_error

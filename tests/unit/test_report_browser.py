@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from example_ablations import full_ablation, hostile_ablation
+from example_ablations import full_ablation, hostile_ablation, made_arms
 from example_profiles import full_profile
 from PIL import Image
 
@@ -103,13 +103,19 @@ def test_the_page_renders_and_asks_nobody(browser: Browser, asked: tuple[str, li
     assert set(paths) >= {"/image", "/script"}
 
 
+@pytest.fixture(scope="module")
+def profile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a profile, for those who only read it."""
+    return write_report(full_profile(), tmp_path_factory.mktemp("profile")).html
+
+
 def test_the_policy_blocks_what_should_ever_get_in(
-    browser: Browser, asked: tuple[str, list[str]], tmp_path: Path
+    browser: Browser, asked: tuple[str, list[str]], profile_page: Path, tmp_path: Path
 ) -> None:
     address, paths = asked
-    html = write_report(full_profile(), tmp_path / "report").html
-    text = html.read_text()
+    text = profile_page.read_text()
     assert "</main>" in text
+    html = tmp_path / "odd.html"
     html.write_text(text.replace("</main>", f'<img src="{address}/image"><script>console.log("ran")</script></main>'))
     done = browser.run(html, "--dump-dom")
     assert "Content Security Policy" in done.stderr
@@ -118,10 +124,9 @@ def test_the_policy_blocks_what_should_ever_get_in(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_looks_as_it_should(browser: Browser, tmp_path: Path, scheme: str) -> None:
-    html = write_report(full_profile(), tmp_path / "report").html
+def test_the_page_looks_as_it_should(browser: Browser, profile_page: Path, tmp_path: Path, scheme: str) -> None:
     shot = tmp_path / "shot.png"
-    browser.run(html, f"--screenshot={shot}", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}")
+    browser.run(profile_page, f"--screenshot={shot}", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}")
     with Image.open(shot) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     assert pixels.shape[:2] == (HEIGHT, WIDTH)
@@ -142,13 +147,15 @@ def all_results(text: str = "") -> Results:
         name=f"results {text}",
         profiles={"profile.json": full_profile()},
         ablations={"ablation.json": full_ablation(), f"odd {text}": hostile_ablation(text or "x")},
+        arms={"ablation.json": made_arms(full_ablation())},
         warnings=(text,),
     )
 
 
 def test_the_page_of_a_folder_renders_and_asks_nobody(
-    browser: Browser, asked: tuple[str, list[str]], tmp_path: Path
+    browser: Browser, asked: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fovcache.reports.figures.DPI", 40)  # what they show is not looked at
     address, paths = asked
     hostile = f'<img src="{address}/image"><script src="{address}/script"></script><script>console.log("ran")</script>'
     html = write_results(replace(all_results(hostile), profiles={}), tmp_path / "report").html
@@ -193,5 +200,5 @@ def test_all_pictures_of_a_folders_page_are_there(
     fits, shown = found.groups()
     assert fits == "true"
     sizes = [struct.unpack(">II", path.read_bytes()[16:24]) for path in files.pngs]
-    assert len(sizes) == 7
+    assert len(sizes) == 14
     assert shown.split("; ") == [f"{width}x{height} {str(scheme == 'light').lower()}" for width, height in sizes]

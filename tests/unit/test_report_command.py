@@ -20,6 +20,8 @@ from fovcache.bench.results_folder import find_caches, find_results
 from fovcache.console import run_command
 from fovcache.probes.result import Ablation
 
+pytestmark = pytest.mark.usefixtures("coarse_figures", "few_figures")
+
 
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:

@@ -31,6 +31,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     return write_report(profile, tmp_path_factory.mktemp("report"))
 
 
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures with few pixels, which are quickly drawn."""
+    monkeypatch.setattr("fovcache.reports.figures.DPI", 40)
+
+
 @pytest.fixture(scope="module")
 def page(files: ReportFiles) -> Page:
     return Page(files.html.read_text())
@@ -177,6 +183,7 @@ def test_a_shade_of_the_stages_colour_stands_in_its_row(page: Page) -> None:
     assert swatches == [f"background:{colour}" for colour in colours.values()]
 
 
+@pytest.mark.usefixtures("coarse")
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     hostile = _hostile(full_profile(), HOSTILE)
     page = page_of(hostile, tmp_path)
@@ -189,12 +196,14 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
         assert re.fullmatch(r"(width:[\d.]+%;)?background:#[0-9a-f]{6}", found.get("style") or "background:#000000")
 
 
+@pytest.mark.usefixtures("coarse")
 @pytest.mark.parametrize("text", ["x" * 20_000, "\ud800 \x00 \x1b[31m 名前 🎬 \u202e", ""])
 def test_any_text_gives_a_page(tmp_path: Path, text: str) -> None:
     page = page_of(_hostile(full_profile(), text), tmp_path)
     assert "Stage-time profile" in page.shown
 
 
+@pytest.mark.usefixtures("coarse")
 def test_a_fault_is_said_at_the_top_and_what_there_is_is_shown(tmp_path: Path) -> None:
     profile = faulted_profile()
     assert profile.fault is not None
@@ -219,6 +228,7 @@ def test_a_fault_before_anything_was_measured(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
+@pytest.mark.usefixtures("coarse")
 def test_without_a_gpu_it_says_why(tmp_path: Path) -> None:
     full = full_profile()
     assert full.overlapped is not None
@@ -229,6 +239,7 @@ def test_without_a_gpu_it_says_why(tmp_path: Path) -> None:
     assert "any kernel ran" not in shown
 
 
+@pytest.mark.usefixtures("coarse")
 def test_thirty_stages_and_long_names(tmp_path: Path) -> None:
     stages = [stage_times(f"stage{k}", f"stage {k} " + "name" * 40, "cpu", 0.01 * (k + 1)) for k in range(30)]
     page = page_of(serial_profile(stages), tmp_path)
@@ -236,6 +247,7 @@ def test_thirty_stages_and_long_names(tmp_path: Path) -> None:
     assert all(stage.name in page.shown for stage in stages)  # the figure cuts them, the table does not
 
 
+@pytest.mark.usefixtures("coarse")
 def test_many_failures_are_cut_and_counted(tmp_path: Path) -> None:
     failures = tuple({"uri": f"clip-{k}.mp4", "stage": "fetch", "reason": "gone", "n": 1} for k in range(1234))
     shown = page_of(replace(faulted_profile(), failures=failures), tmp_path).shown
@@ -261,6 +273,7 @@ def test_the_same_profile_gives_the_same_files(files: ReportFiles, tmp_path: Pat
     assert [path.read_bytes() for path in again.pngs] == [path.read_bytes() for path in files.pngs]
 
 
+@pytest.mark.usefixtures("coarse")
 def test_a_second_report_replaces_the_first(tmp_path: Path) -> None:
     write_report(full_profile(), tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
@@ -269,6 +282,7 @@ def test_a_second_report_replaces_the_first(tmp_path: Path) -> None:
     assert [path.name for path in files.pngs] == ["waterfall.png"]
 
 
+@pytest.mark.usefixtures("coarse")
 def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="file"):
@@ -295,6 +309,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_page(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == kept
 
 
+@pytest.mark.usefixtures("coarse")
 def test_environment_variables_never_appear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_verysecretindeed")
     assert "hf_verysecretindeed" not in write_report(faulted_profile(), tmp_path).html.read_text()

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_ablations import full_ablation, hostile_ablation, made_ablation, minimal_ablation
+from example_ablations import full_ablation, hostile_ablation, hostile_arms, made_ablation, made_arms, minimal_ablation
 from example_caches import example_cache
 from example_profiles import faulted_profile, full_profile
 from parsed_page import Page
 
 from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, FailedTrial
 from fovcache.reports import Build, ReportFiles, Results, write_results
-from fovcache.reports.cells import named_experiments, representations
+from fovcache.reports.cells import chosen, named_experiments, representations
 from fovcache.reports.markdown import escaped
 from fovcache.reports.names import shown
 
 HOSTILE = "<script>alert(1)</script><img src=\"http://127.0.0.1/x\" onerror='alert(2)'>&amp;|`*[a](b)${{7*7}}{%raw%}"
+PROFILE = ("waterfall", "timeline", "what_if")
+ABLATION = ("forest", "differences", "heat_map", "confusion", "reliability")
 COLD = Build(
     file="build.json", dataset="digits", samples=1200, computed=1197, reused=0, failed=3, seconds=36.4,
     load_seconds=1.2, bytes_written=1_612_032,
@@ -39,8 +41,11 @@ def example_results() -> Results:
     )
 
 
+pytestmark = pytest.mark.usefixtures("coarse_figures")
+
+
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+def files(coarse_figures: None, tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     return write_results(example_results(), tmp_path_factory.mktemp("results"))
 
 
@@ -58,8 +63,8 @@ def test_the_table_of_estimates_holds_the_ablations_numbers(page: Page) -> None:
     for id, experiments in (("estimates", named_experiments(ablation)), ("layers", ablation.single_layers)):
         head, *rows = page.tables[f"ablation-1-{id}"]
         assert [cell["text"] for cell in head] == [
-            "representation", "experiment", "layers", "features", "effective", "seeds", "accuracy", "95 % interval",
-            "sd", "chance",
+            "representation", "experiment", "layers", "features", "effective", "train", "test", "seeds", "accuracy",
+            "95 % interval", "sd", "chance",
         ]  # fmt: skip
         cells = [(name, experiment) for name in representations(ablation) for experiment in experiments]
         assert len(rows) == len(cells)
@@ -67,13 +72,15 @@ def test_the_table_of_estimates_holds_the_ablations_numbers(page: Page) -> None:
             each = ablation.estimate(*cell)
             assert each is not None
             assert each.ci95 is not None
-            assert (row[0]["text"], row[1]["text"]) == cell
+            said = "1 of 5 trials: not converged after 1000 iterations"
+            assert (row[0]["text"], row[1]["text"]) == (cell[0], f"{cell[1]}{said}")
             assert values(row) == [
-                each.num_layers, each.num_features, each.num_effective, each.num_seeds, each.mean, each.sd, each.chance
+                each.num_layers, each.num_features, each.num_effective, 780, 240, each.num_seeds, each.mean, each.sd,
+                each.chance,
             ]  # fmt: skip
             low, high = (f"{100 * end:.1f}" for end in each.ci95)
-            assert row[7]["text"] == f"{low}\u00a0–\u00a0{high}"
-            assert row[6]["text"] == f"{100 * each.mean:.1f}\u00a0%"
+            assert row[9]["text"] == f"{low}\u00a0–\u00a0{high}"
+            assert row[8]["text"] == f"{100 * each.mean:.1f}\u00a0%"
 
 
 def test_controls_stand_beside_what_they_control(page: Page) -> None:
@@ -87,29 +94,76 @@ def test_controls_stand_beside_what_they_control(page: Page) -> None:
         assert mine is not None
         assert random is not None
         assert shuffled is not None
-        (difference,) = [
-            each for each in ablation.differences
-            if (each.representation, each.experiment) == cell and each.other_control == RANDOM_LAYERS
-        ]  # fmt: skip
-        assert values(row) == [mine.mean, random.mean, difference.mean, shuffled.mean, mine.chance]
-        assert row[5]["text"].replace("−", "-") == f"{100 * difference.mean:+.1f}"
-        assert difference.ci95 is not None
-        low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in difference.ci95)
-        assert row[6]["text"] == f"{low}\u00a0to\u00a0{high}"
+        assert values(row) == [mine.mean, random.mean, shuffled.mean, mine.chance]
 
 
-def test_differences_between_experiments_have_their_table(page: Page) -> None:
+def test_differences_have_their_table_with_p_corrected_for_all_of_them(page: Page) -> None:
     ablation = full_ablation()
     _, *rows = page.tables["ablation-1-differences"]
-    found = {tuple(cell["text"] for cell in row[:3]): values(row) for row in rows}
-    assert found == {
-        (each.representation, each.experiment, each.other): [each.num_seeds, each.mean]
-        for each in ablation.differences
-        if each.other_control == NO_CONTROL
-    }
-    assert len(rows) == 12
+    found = {tuple(cell["text"] for cell in row[:3]): row for row in rows}
+    assert len(found) == len(ablation.differences) == 30
+    for each in ablation.differences:
+        other = "as many random layers" if each.other_control == RANDOM_LAYERS else each.other
+        row = found[each.representation, each.experiment, other]
+        assert values(row) == [each.num_seeds, each.mean, each.p, each.p_holm, each.effect_size]
+        assert each.ci95 is not None
+        low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in each.ci95)
+        assert row[5]["text"] == f"{low}\u00a0to\u00a0{high}"
+        assert row[4]["text"].replace("−", "-") == f"{100 * each.mean:+.1f}"
+        assert each.p_holm is not None
+        assert row[7]["text"] == ("<\u00a00.001" if each.p_holm < 0.001 else f"{each.p_holm:.3f}")
+    for said in (
+        ablation.differences[0].test,
+        "No exact test of so few pairs can give a p below 0.062",
+        "To resolve one",
+    ):
+        assert said in page.shown
 
 
+def test_what_predictions_say_beside_accuracy(page: Page) -> None:
+    ablation = full_ablation()
+    _, *rows = page.tables["ablation-1-metrics"]
+    metrics = {(each.representation, each.experiment): each for each in ablation.metrics if each.control == NO_CONTROL}
+    assert len(rows) == 18
+    for row in rows:
+        each = metrics[row[0]["text"], row[1]["text"]]
+        assert values(row) == [
+            each.macro_f1, each.balanced_accuracy, each.calibration_error, each.brier, each.log_loss, 15_600
+        ]  # fmt: skip
+        lowest = min(mean for mean in each.class_accuracies if mean is not None)
+        worst = ablation.classes[each.class_accuracies.index(lowest)]
+        assert row[4]["text"].startswith(f"{worst}{100 * lowest:.1f}\u00a0% (")
+
+
+def test_classes_are_of_the_cell_that_validation_chooses_and_test_does_not(page: Page) -> None:
+    ablation = full_ablation()
+    validation: dict[tuple[str, str], list[float]] = {}
+    for trial in ablation.trials:
+        if trial.control == NO_CONTROL and trial.experiment in named_experiments(ablation):
+            cell = trial.representation, trial.experiment
+            validation.setdefault(cell, []).append(trial.validation_accuracy)
+    best = max(validation, key=lambda cell: sum(validation[cell]))
+    each = next(each for each in ablation.metrics if (each.representation, each.experiment) == best)
+    _, *rows = page.tables["ablation-1-classes"]
+    assert [row[0]["text"] for row in rows] == list(ablation.classes)
+    for row, mean, answers in zip(rows, each.class_accuracies, each.confusion, strict=True):
+        assert values(row) == [mean, sum(answers) / 5]
+        others = [num for column, num in enumerate(answers) if str(column) != row[0]["text"]]
+        assert row[4]["text"].endswith(f", {100 * max(others) / sum(answers):.1f}\u00a0%")
+    assert f"{best[0]} of {best[1]}, the cell with the highest validation accuracy" in page.shown
+
+    # A cell that is better on test alone is not chosen.
+    flattered = next(name for name in validation if name != best)
+    lucky = tuple(
+        replace(one, mean=0.999) if (one.representation, one.experiment) == flattered else one
+        for one in ablation.estimates
+    )
+    found = chosen(replace(ablation, estimates=lucky))
+    assert found is not None
+    assert (found.representation, found.experiment) == best
+
+
+@pytest.mark.usefixtures("few_figures")
 def test_layers_are_listed_in_the_encoders_order(tmp_path: Path) -> None:
     ablation = made_ablation(["stats"], {"all": 12}, num_seeds=2)
     mixed = {"all": tuple(sorted(ablation.experiments["all"]))}  # blocks.10 before blocks.2
@@ -126,15 +180,17 @@ def test_the_summary_says_the_main_numbers_in_a_few_sentences(page: Page) -> Non
     assert "The cache holds 1,200 samples (digits) and 2 features of vit-tiny, 1 derived from them" in before
     assert "3 samples failed" in before
     ablation = full_ablation()
-    best = max(
-        (each for each in ablation.estimates if each.control == NO_CONTROL and each.experiment in ablation.experiments),
-        key=lambda each: each.mean,
+    best = chosen(ablation)
+    assert best is not None
+    assert (
+        f"Test accuracy of {best.representation} of {best.experiment}, which of 18 cells has the highest validation "
+        f"accuracy: {100 * best.mean:.1f} %" in before
     )
-    assert f"Highest test accuracy: {best.representation} of {best.experiment}, {100 * best.mean:.1f} %" in before
-    assert "the highest of 18 estimates, which flatters it" in before
+    assert f"where chance is 10.6 %, with {best.num_effective} effective features and 780 samples in train" in before
     assert "Controls: none of 18 estimates with shuffled labels lies above chance" in before
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_shuffled_labels_above_chance_are_counted_in_the_summary(tmp_path: Path) -> None:
     ablation = full_ablation()
     leaking = tuple(
@@ -202,7 +258,7 @@ def test_the_page_loads_and_runs_nothing_and_can_be_used_without_seeing_it(page:
             if name in ("src", "srcset"):
                 assert (value or "").startswith("data:image/png;base64,"), tag
     assert len(page.all("h1")) == 1
-    assert [len(image["alt"] or "") > 60 for image in page.all("img")] == [True] * 5
+    assert [len(image["alt"] or "") > 60 for image in page.all("img")] == [True] * 8
     assert len(page.all("caption")) == len(page.all("table"))
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert all(below - above <= 1 for above, below in itertools.pairwise(levels))
@@ -211,7 +267,7 @@ def test_the_page_loads_and_runs_nothing_and_can_be_used_without_seeing_it(page:
 def test_pictures_lie_in_figures_and_the_markdown_shows_them(files: ReportFiles) -> None:
     folder = files.html.parent
     assert [str(path.relative_to(folder)) for path in files.pngs] == [
-        f"figures/{name}.png" for name in ("waterfall", "timeline", "what_if", "forest", "heat_map")
+        f"figures/{name}.png" for name in (*PROFILE, "forest", "differences", "heat_map", "confusion", "reliability")
     ]
     assert files.markdown is not None
     shown_files = re.findall(r"^!\[.*\]\((.*)\)$", files.markdown.read_text(), re.MULTILINE)
@@ -222,7 +278,7 @@ def test_pictures_lie_in_figures_and_the_markdown_shows_them(files: ReportFiles)
 def test_the_markdown_has_the_pages_tables(files: ReportFiles, page: Page) -> None:
     assert files.markdown is not None
     lines = files.markdown.read_text().splitlines()
-    for id in ("ablation-1-estimates", "ablation-1-controls", "ablation-1-layers", "cache-1-features"):
+    for id in ("ablation-1-classes", "ablation-1-controls", "ablation-1-differences", "cache-1-features"):
         for row in page.tables[id]:
             expected = " | ".join(escaped(cell["text"]) for cell in row)
             assert f"| {expected} |" in lines, id
@@ -262,6 +318,7 @@ def tainted(text: str) -> Results:
         builds=hostile(results.builds, text),
         caches=hostile(results.caches, text),
         ablations={text: replace(hostile_ablation(text), failures=(failed,))},
+        arms={text: hostile_arms(text)},
         warnings=(text,),
     )
 
@@ -270,7 +327,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     files = write_results(tainted(HOSTILE), tmp_path)
     page = Page(files.html.read_text())
     assert not page.all("script")
-    assert len(page.all("img")) == 5
+    assert len(page.all("img")) == 9  # arms have one
     assert not [name for _, found in page.tags for name in found if name.startswith("on")]
     assert page.shown.count(HOSTILE) > 100  # shown as it is, in every place
     assert files.markdown is not None
@@ -283,6 +340,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
             assert re.fullmatch(r"!\[(?:[^\[\]\\]|\\.)*\]\(figures/\w+\.png\)", line)
 
 
+@pytest.mark.usefixtures("few_figures")
 @pytest.mark.parametrize("text", ["x" * 20_000, "\ud800 \x00 \x1b[31m 名前 🎬 \u202e", "line\n\n# heading\n| a", ""])
 def test_any_text_gives_a_report(tmp_path: Path, text: str) -> None:
     files = write_results(replace(tainted(text), profiles={}), tmp_path)  # a profile's names: test_report_page
@@ -307,9 +365,10 @@ def test_a_minimal_ablation_has_no_empty_sections(tmp_path: Path) -> None:
     assert "Controls" not in page.shown
     assert "Layer by layer" not in page.shown
     (row,) = page.tables["ablation-1-estimates"][1:]
-    assert row[7]["text"] == row[8]["text"] == "–"
-    assert "Where the time goes" not in page.shown
-    assert len(page.all("img")) == 1
+    assert row[9]["text"] == row[10]["text"] == "–"
+    for absent in ("Where the time goes", "Differences", "Arms", "linear"):
+        assert absent not in page.shown
+    assert len(page.all("img")) == 3
 
 
 def test_several_profiles_and_ablations_have_a_section_each(tmp_path: Path) -> None:
@@ -325,18 +384,58 @@ def test_several_profiles_and_ablations_have_a_section_each(tmp_path: Path) -> N
     assert len(ids) == len(set(ids))
     for title in ("Where the time goes: a.json", "Where the time goes: b.json", "Ablation: digits", "Ablation: second"):
         assert title in page.shown
-    assert page.shown.index("Ablation digits: Highest") < page.shown.index("Ablation second: Highest")
+    assert page.shown.index("Ablation digits: Test") < page.shown.index("Ablation second: Test")
     assert page.shown.count("This profile ended early, in ffmpeg extraction (pyav)") == 2
     assert [path.name for path in files.pngs] == [
-        "waterfall.png", "waterfall-2.png", "forest.png", "heat_map.png",
-        "forest-2.png", "heat_map-2.png",
+        "waterfall.png", "waterfall-2.png", *(f"{name}.png" for name in ABLATION),
+        *(f"{name}-2.png" for name in ABLATION),
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("few_figures")
+def test_arms_stand_beside_their_base_and_a_linear_one_beside_every_accuracy(tmp_path: Path) -> None:
+    ablation = made_ablation(["stats"], {"all": 2, "late": 1}, num_layers=2, num_seeds=3)
+    ablation = replace(ablation, protocol={**ablation.protocol, "head": "mlp"})
+    arms = made_arms(ablation)
+    results = Results(name="x", profiles={}, ablations={"ablation.json": ablation}, arms={"ablation.json": arms})
+    files = write_results(results, tmp_path)
+    page = Page(files.html.read_text())
+    _, *rows = page.tables["ablation-1-arms"]
+    told = [(arm.arm, each) for arm in arms for each in arm.differences]
+    assert [row[0]["text"] for row in rows] == [name for name, _ in told]
+    assert [values(row)[1] for row in rows] == [each.mean for _, each in told]
+    assert 'Arm ridge: head is {"kind": "ridge"} instead of {"kind": "mlp"}.' in page.shown
+    assert "Arm small: 1 of its estimates leave out all seeds." in page.shown
+    head, *rows = page.tables["ablation-1-estimates"]
+    assert head[-1]["text"] == "linear"
+    of_ridge = {each.experiment: each.mean for each in arms[1].differences}
+    for row, experiment in zip(rows, ("all", "late"), strict=True):
+        estimate = ablation.estimate("stats", experiment)
+        assert estimate is not None
+        assert row[-1]["values"] == [estimate.mean + of_ridge[experiment]]
+    assert "A linear head, arm ridge, reaches" in page.shown
+    assert files.markdown is not None
+    assert "- Arm ridge: head is" in files.markdown.read_text()
+    assert tmp_path / "figures" / "arms.png" in files.pngs
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_the_confusion_of_a_cell_that_is_asked_for_has_a_name_that_any_disk_takes(tmp_path: Path) -> None:
+    ablation = made_ablation(["stats"], {"all": 2, "a/b": 1, "a:b": 1}, num_layers=2, num_seeds=2, controls=["none"])
+    results = Results(name="x", profiles={}, ablations={"a": ablation}, cells=("stats:a/b", "stats:a:b"))
+    files = write_results(results, tmp_path)
+    names = [path.name for path in files.pngs]
+    assert names[1:] == ["confusion_of_stats_a_b.png", "confusion_of_stats_a_b_.png"]
+    captions = Page(files.html.read_text()).shown
+    assert "Confusion of stats of a/b" in captions
+    assert "Confusion of stats of a:b" in captions
+
+
+@pytest.mark.usefixtures("few_figures")
 def test_an_earlier_reports_pictures_go_and_nothing_else(tmp_path: Path) -> None:
     small = made_ablation(["stats"], {"all": 2}, num_layers=2, num_seeds=2)
     both = Results(name="x", profiles={}, ablations={"one": small, "two": small})
-    write_results(both, tmp_path)
+    write_results(replace(both, cells=("stats:all",)), tmp_path)
     mine = {"figures/mine.png": b"a", "figures/forest-x.png": b"b", "waterfall.png": b"c", "profile.json": b"d"}
     for name, data in mine.items():
         (tmp_path / name).write_bytes(data)

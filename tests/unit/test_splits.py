@@ -256,3 +256,103 @@ def test_a_group_in_two_given_splits_is_a_leak() -> None:
     )
     assert said.startswith("train and test share 1 group, such as 'g3'")
     partition(keys_of(range(40)), np.arange(40) % 2, groups, ["train"] * 30 + ["test"] * 10, GIVEN, 0)  # if it is meant
+
+
+def independent(num_parts: int, **fields: object) -> SplitRule:
+    return SplitRule(kind="independent", num_parts=num_parts, **fields)
+
+
+def test_independent_parts_share_nothing_and_leave_nothing_out() -> None:
+    labels = np.repeat([0, 1, 2], [200, 100, 20])
+    parts = [partition(keys_of(range(320)), labels, None, None, independent(4), seed, part=seed) for seed in range(4)]
+    assert sorted(np.concatenate([all_of(each) for each in parts]).tolist()) == list(range(320))
+    for each in parts:
+        assert np.bincount(labels[all_of(each)]).tolist() == [50, 25, 5]
+        assert len(each.test) == 20
+        assert len(each.validation) == 12
+
+
+def test_a_part_is_the_same_samples_for_every_seed_divided_anew() -> None:
+    labels = np.arange(120) % 2
+    one, two = (partition(keys_of(range(120)), labels, None, None, independent(3), seed, part=1) for seed in (5, 9))
+    assert all_of(one) == all_of(two)
+    assert one.test.tolist() != two.test.tolist()
+    assert (
+        varies_with_seed(None, independent(3)) == "which samples it has to itself, 1/3 of all, and how they are divided"
+    )
+
+
+def test_groups_are_in_one_part() -> None:
+    groups = [f"g{number // 5}" for number in range(300)]
+    labels = np.arange(300) // 5 % 2
+    rule = independent(3, group=True)
+    of_part = [partition(keys_of(range(300)), labels, groups, None, rule, 0, part=part) for part in range(3)]
+    names = [{groups[position] for position in all_of(each)} for each in of_part]
+    assert sum(map(len, names)) == 60
+
+
+def test_parts_that_would_be_too_small_are_refused() -> None:
+    said = refused([0] * 60 + [1] * 14, independent(5), classes=["cat", "dog"])
+    assert said.startswith(
+        "class 'dog' has 14 different samples, and 5 seeds with samples of their own need 15 at least, one each for "
+        "train, validation and test: take fewer seeds"
+    )
+    assert 'kind = "resplit", whose seeds share all' in said
+    groups = [f"a{number}" for number in range(40)] + ["large"] * 30 + [f"b{number}" for number in range(8)]
+    rule, labels = independent(3, group=True), np.repeat([0, 1], [40, 38])
+    told = []
+    for part in range(3):
+        try:
+            partition(keys_of(range(78)), labels, groups, None, rule, 0, part=part)
+        except SplitError as error:
+            told.append((part, str(error)))
+    assert told  # the part that has the large group has no room for two more
+    for part, said in told:
+        assert said.startswith(f"part {part + 1} of 3, one for each seed: class 1 has ")
+        assert said.endswith("; or take fewer seeds")
+
+
+def test_shots_are_so_many_of_every_class_and_the_rest_stays_where_it_is() -> None:
+    labels = np.repeat([0, 1, 2], [200, 100, 20])
+    whole = partition(keys_of(range(320)), labels, None, None, RESPLIT, 3)
+    kept = []
+    for shots in (1, 5, 12):
+        rule = SplitRule(kind="resplit", shots=shots)
+        few = partition(keys_of(range(320)), labels, None, None, rule, 3)
+        assert np.bincount(labels[few.train]).tolist() == [shots] * 3
+        assert few.test.tolist() == whole.test.tolist()
+        assert few.validation.tolist() == whole.validation.tolist()
+        kept.append(set(few.train.tolist()))
+    assert kept[0] < kept[1] < kept[2] <= set(whole.train.tolist())
+    assert varies_with_seed(None, rule).endswith("; which 12 of each class train keeps")
+
+
+def test_shots_are_of_different_groups_as_long_as_there_are_some() -> None:
+    groups = [f"g{number // 10}" for number in range(400)]
+    labels = np.arange(400) % 2  # every group has five of each
+    for shots, most in ((20, 1), (30, 2)):
+        rule = SplitRule(kind="resplit", group=True, shots=shots)
+        train = partition(keys_of(range(400)), labels, groups, None, rule, 0).train
+        for label in (0, 1):
+            times = np.unique([groups[position] for position in train if labels[position] == label], return_counts=True)
+            assert times[1].max() == most
+
+
+def test_more_shots_than_a_class_has_in_train_are_refused() -> None:
+    rule = SplitRule(kind="resplit", shots=20)
+    said = refused([0] * 60 + [1] * 20, rule, classes=["cat", "dog"])
+    assert said.startswith(
+        "class 'dog' has 12 different samples in train, and shots = 20 takes that many of every class"
+    )
+    copies = keys_of([*range(60), *(number % 15 for number in range(100, 160))])
+    assert "class 1 has 9 different samples in train" in refused([0] * 60 + [1] * 60, rule, keys=copies)
+    with pytest.raises(UsageError, match="shots is 0, expected how many samples of each class"):
+        SplitRule(kind="resplit", shots=0)
+
+
+def test_shots_of_a_given_train_split_are_drawn_by_the_seed() -> None:
+    splits, rule = ["train"] * 60 + ["val"] * 10 + ["test"] * 10, SplitRule(kind="given", shots=4)
+    one, two = (partition(keys_of(range(80)), np.arange(80) % 2, None, splits, rule, seed) for seed in (0, 1))
+    assert one.train.tolist() != two.train.tolist()
+    assert len(one.train) == len(two.train) == 8
+    assert varies_with_seed(splits, rule) == "which 4 of each class train keeps"

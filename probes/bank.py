@@ -1,0 +1,183 @@
+"""A bank of heads: problems × candidates, divided into what is trained together.
+
+On a GPU heads with as many samples and classes are trained together, as many as memory allows. On a CPU each core
+trains its own, on one thread: linear heads some problems at a time, with all candidates; an MLP alone, whose products
+keep a core busy by themselves. So the bits of a head do not depend on the number of cores.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+
+import psutil
+import torch
+
+from fovcache.builder.request import available_cores
+from fovcache.console import THREAD_PREFIX
+
+from .one_thread import one_thread
+from .problem import Problem
+from .training import Plan, Setting, Trained, Training
+
+_TOGETHER = 16
+"""Problems of linear heads that a core trains at a time: more of them leave its cache."""
+_SHARE = 0.5
+"""Of the memory that is free, how much may be taken."""
+_STATES = 5
+"""A head's weights, their gradients, two moments and the best weights so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What is trained together."""
+
+    problems: tuple[int, ...]
+    """Numbers, rising."""
+    settings: tuple[Setting, ...]
+    """Of each problem one or more, in that order; `Setting.problem` is the place in `problems`."""
+    places: tuple[tuple[int, int], ...]
+    """Of each setting: problem and candidate."""
+    size_bytes: int
+    """Memory that it takes, about."""
+
+
+class _Cancelled(Exception):
+    """Another job failed, or the run was interrupted."""
+
+
+def train_bank(
+    problems: Sequence[Problem], candidates: Sequence[tuple[float, float]], plan: Plan
+) -> list[list[Trained]]:
+    """Of each problem every candidate, which is a learning rate and a weight decay."""
+    problems = [_where_it_runs(problem) for problem in problems]
+    found: dict[tuple[int, int], Trained] = {}
+    on_cpu = [number for number, problem in enumerate(problems) if problem.x_train_ND.device.type == "cpu"]
+    elsewhere = [number for number in range(len(problems)) if number not in set(on_cpu)]
+    for job in _jobs_of_device(problems, elsewhere, candidates, plan):
+        found.update(_run(job, problems, plan, threading.Event()))
+    if on_cpu:
+        jobs = sorted(_jobs_of_cores(problems, on_cpu, candidates, plan), key=lambda job: -job.size_bytes)
+        free = _SHARE * psutil.virtual_memory().available
+        num = max(1, min(_num_threads(), len(jobs), int(free / max(1, jobs[0].size_bytes))))
+        found.update(_run_in_threads(jobs, problems, plan, num))
+    return [[found[number, place] for place in range(len(candidates))] for number in range(len(problems))]
+
+
+def _where_it_runs(problem: Problem) -> Problem:
+    """Its rows on the CPU where they are on neither that nor a CUDA device: others lack some kernel or type."""
+    if problem.x_train_ND.device.type in ("cpu", "cuda"):
+        return problem
+    return replace(problem, x_train_ND=problem.x_train_ND.cpu(), x_validation_MD=problem.x_validation_MD.cpu())
+
+
+def _run_in_threads(
+    jobs: Sequence[_Job], problems: Sequence[Problem], plan: Plan, num_threads: int
+) -> dict[tuple[int, int], Trained]:
+    cancelled = threading.Event()
+    found: dict[tuple[int, int], Trained] = {}
+    with one_thread():
+        pool = ThreadPoolExecutor(num_threads, f"{THREAD_PREFIX}bank", initializer=_begin_thread)
+        try:
+            for done in as_completed([pool.submit(_run, job, problems, plan, cancelled) for job in jobs]):
+                found.update(done.result())
+        finally:  # a run that is stopped does not wait for heads to be trained to their end
+            cancelled.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+    return found
+
+
+def _begin_thread() -> None:
+    torch.set_num_threads(1)
+    # Moments of weights whose gradient is 0 fade to numbers so small that a CPU takes 100 times as long for them.
+    torch.set_flush_denormal(True)
+
+
+def _run(
+    job: _Job, problems: Sequence[Problem], plan: Plan, cancelled: threading.Event
+) -> dict[tuple[int, int], Trained]:
+    def check() -> None:
+        if cancelled.is_set():
+            raise _Cancelled
+
+    training = Training([problems[number] for number in job.problems], job.settings, plan)
+    return dict(zip(job.places, training.run(check), strict=True))
+
+
+def _jobs_of_cores(
+    problems: Sequence[Problem], numbers: Sequence[int], candidates: Sequence[tuple[float, float]], plan: Plan
+) -> Iterator[_Job]:
+    every = range(len(candidates))
+    if plan.widths:
+        for number in numbers:
+            for candidate in every:
+                yield _job(problems, [number], [candidate], candidates, plan)
+        return
+    together = min(_TOGETHER, -(-len(numbers) // _num_threads()))
+    for alike in _alike(problems, numbers):
+        for start in range(0, len(alike), together):
+            yield _job(problems, alike[start : start + together], every, candidates, plan)
+
+
+def _jobs_of_device(
+    problems: Sequence[Problem], numbers: Sequence[int], candidates: Sequence[tuple[float, float]], plan: Plan
+) -> Iterator[_Job]:
+    every = range(len(candidates))
+    for alike in _alike(problems, numbers):
+        free = _SHARE * torch.cuda.mem_get_info(problems[alike[0]].x_train_ND.device)[0]
+        chunk: list[int] = []
+        taken = 0
+        for number in alike:
+            needed = _job(problems, [number], every, candidates, plan).size_bytes
+            if chunk and taken + needed > free:
+                yield _job(problems, chunk, every, candidates, plan)
+                chunk, taken = [], 0
+            chunk.append(number)
+            taken += needed
+        yield _job(problems, chunk, every, candidates, plan)
+
+
+def _alike(problems: Sequence[Problem], numbers: Sequence[int]) -> list[list[int]]:
+    """Problems that can be stepped together, on one device."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number in numbers:
+        each = problems[number]
+        key = (each.x_train_ND.device, len(each.y_train_N), len(each.y_validation_M), each.num_classes)
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
+
+
+def _job(
+    problems: Sequence[Problem],
+    numbers: Sequence[int],
+    chosen: Sequence[int],
+    candidates: Sequence[tuple[float, float]],
+    plan: Plan,
+) -> _Job:
+    places = tuple((number, candidate) for number in numbers for candidate in chosen)
+    settings = tuple(
+        Setting(problem=place, rate=candidates[candidate][0], decay=candidates[candidate][1])
+        for place in range(len(numbers))
+        for candidate in chosen
+    )
+    size_bytes = sum(_size_bytes(problems[number], plan, len(chosen)) for number in numbers)
+    return _Job(problems=tuple(numbers), settings=settings, places=places, size_bytes=size_bytes)
+
+
+def _size_bytes(problem: Problem, plan: Plan, num_heads: int) -> int:
+    """About: float32 rows, a batch of them, and what each head keeps."""
+    num_columns = problem.x_train_ND.shape[1]
+    rows = len(problem.y_train_N) + len(problem.y_validation_M) + plan.batch_size
+    sizes = [num_columns, *plan.widths, problem.num_classes]
+    weights = sum((below + 1) * units for below, units in itertools.pairwise(sizes))
+    passed = 6 * plan.batch_size * sum(sizes[1:])
+    return 4 * (rows * num_columns + num_heads * (_STATES * weights + passed))
+
+
+def _num_threads() -> int:
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return min(available_cores(), int(said)) if said.isdigit() and int(said) > 0 else available_cores()

@@ -1,0 +1,1 @@
+"""How good features are without asking for labels: ranks, spread, similarity of layers, beside a random twin."""
