@@ -26,7 +26,6 @@ from .result import FeatureUsed
 from .samples import LabelledSamples, labelled_samples
 
 if TYPE_CHECKING:
-
     from fovcache.cache import Cache
     from fovcache.loaders.feature_set import FeatureSet
 

@@ -81,7 +81,7 @@ class LinearHead:
         return {"name": self.name, **{key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}}
 
     def fit(self, problems: Sequence[Problem]) -> list[FittedNetworks]:
-        """All at once, each where its rows are. Raises UsageError for too few samples."""
+        """All at once, each where its rows are: many cores or a GPU have more to do the more problems there are."""
         pairs = self._pairs()
         every = train_bank(problems, pairs, self._plan())
         return [_fitted(pairs, trained) for trained in every]
@@ -140,13 +140,6 @@ class MlpHead(LinearHead):
     def name(self) -> str:
         """Of HEADS."""
         return MLP
-
-    def fit(self, problems: Sequence[Problem]) -> list[FittedNetworks]:
-        """All at once, each where its rows are. Raises UsageError for a train set of one sample."""
-        for problem in problems:
-            if len(problem.y_train_N) < 2:
-                raise UsageError("train has 1 sample, and batch normalisation needs at least 2")
-        return LinearHead.fit(self, problems)
 
     def _plan(self, widths: tuple[int, ...] = (), dropout: float = 0.0) -> Plan:
         return LinearHead._plan(self, self.hidden, self.dropout)

@@ -113,13 +113,13 @@ def _fitted(file: LoraFile, template: LoraTemplate, encoder: str) -> dict[LoraKe
     no_floats = [f"{_shown(name)} ({file.tensors[name].dtype})" for name in used if not _is_float(file, name)]
     problems = {
         "matrices are missing": missing,
-        "tensors are of a text encoder, which it does not read": list(map(_shown, texts)),
+        f"tensors are of a text encoder, of which {encoder!r} has no matrix": list(map(_shown, texts)),
         "tensors are none of its matrices": list(map(_shown, unknown)),
         "tensors say the same matrix again": list(map(_shown, twice)),
         "tensors are not of float64, float32, float16 or bfloat16": no_floats,
     }
     if said := "; ".join(f"{len(names)} {what}: {_few(names)}" for what, names in problems.items() if names):
-        raise _failure(f"{said}. {_expected(template, encoder)}{_way_out(file, template, unknown, texts, encoder)}")
+        raise _failure(f"{said}. {_expected(template, encoder)}{_way_out(file, unknown, texts, encoder)}")
     return parts
 
 
@@ -134,7 +134,7 @@ def _expected(template: LoraTemplate, encoder: str) -> str:
     )
 
 
-def _way_out(file: LoraFile, template: LoraTemplate, unknown: Sequence[str], texts: Sequence[str], encoder: str) -> str:
+def _way_out(file: LoraFile, unknown: Sequence[str], texts: Sequence[str], encoder: str) -> str:
     if any(_NO_PRODUCT.search(name) for name in unknown):
         return "; DoRA, LoHa, LoKr and the like are no products of two factors, and are not read"
     if not any(key.part != ALPHA for key in file.parts):

@@ -10,10 +10,11 @@ import torch
 from lora_files import lora_bytes, made_lora, write_classes
 
 import fovcache
-from fovcache.builder.request import EncoderRequest
+from fovcache.builder.request import BuildOptions, EncoderRequest
 from fovcache.errors import SelectionError
 from fovcache.extract.extractor import resolve_extractor
 from fovcache.extract.layers import select_layers
+from fovcache.maintain.estimate import estimate
 from fovcache.probes.config import read_config
 from fovcache.probes.result import NO_CONTROL
 from fovcache.probes.run import run_ablation
@@ -81,6 +82,9 @@ def test_classes_that_differ_in_attn1_are_told_apart_by_it(tmp_path: Path, docum
 def test_files_of_several_ranks_are_refused_as_matrices_and_compared_by_their_delta(tmp_path: Path) -> None:
     for rank, num in ((1, 24), (4, 20)):
         write_classes(tmp_path / "loras", num, rank, prefix=f"r{rank}-")
+    request = EncoderRequest(encoder="lora-sd15", store_dtype="fp32")
+    expected = estimate([str(tmp_path / "loras")], request, BuildOptions(device="cpu", num_workers=1))
+    assert expected.row_bytes == 4 * 99_648 * (24 + 20 * 4) // 44
     build(tmp_path, "mid_block.**")
     said = r"have 2 ranks: 24 of rank 1, 20 of rank 4;.* dataset of each rank, or take the layers \*\*\.delta"
     for layers in ("**.lora.down.weight", "**.lora.up.weight"):

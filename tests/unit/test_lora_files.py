@@ -144,7 +144,10 @@ TEXT = "lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight"
         (_put("extra.lora.down.weight", torch.ones(1, 2)), "1 tensors are none of its matrices: extra.*--encoder lora"),
         (_put("unet.conv_in.weight", torch.ones(1, 2)), r"none of its matrices: unet\.conv_in\.weight"),
         (_put(f"{FIRST}.dora_scale", torch.ones(1, 2)), "none of its matrices: .*DoRA, LoHa, LoKr and the like"),
-        (_put(TEXT, torch.ones(1, 2)), "1 tensors are of a text encoder, which it does not read: lora_te_.*--weights"),
+        (
+            _put(TEXT, torch.ones(1, 2)),
+            "1 tensors are of a text encoder, of which 'lora-sd15' has no matrix: lora_te_.*--weights",
+        ),
         (_put(f"unet.{FIRST}.lora_A.weight", torch.ones(1, 320)), "1 tensors say the same matrix again"),
         (_put(DOWN, torch.ones(1, 321)), r"1 matrices are of another shape: .* \(\[1, 321\], expected \[rank, 320\]\)"),
         (_put(DOWN, torch.ones(320)), r"1 matrices are of another shape: .*\(\[320\]"),
