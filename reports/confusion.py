@@ -94,7 +94,7 @@ def _write_share(axes: Axes, x: int, y: int, share: float, ink: str, *, bold: bo
         text = "<1" if share < 0.01 else f"{100 * share:.0f}"
         axes.annotate(
             text, (x, y), xytext=(0, -0.5), textcoords="offset points", ha="center", va="center", color=ink,
-            fontsize=7.5, weight="bold" if bold else "normal",
+            fontsize=7.5, weight="bold" if bold else "normal", in_layout=False,
         )  # fmt: skip
 
 

@@ -142,6 +142,7 @@ def _draw_row(axes: Axes, y: float, difference: Difference, theme: Theme) -> Non
             text, (1, y), xycoords=("axes fraction", "data"), xytext=(place, -0.5), textcoords="offset points",
             ha="right", va="center", color=theme.ink if name != "95 % interval" else theme.muted, fontsize=8,
             annotation_clip=False, weight="bold" if name == "p (Holm)" and is_told(difference) else "normal",
+            in_layout=False,
         )  # fmt: skip
 
 

@@ -92,11 +92,14 @@ def new_figure(height_in: float) -> Figure:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG, the same bytes each time; to be called inside `drawing`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
-    buffer = io.BytesIO()
     figure.set_dpi(DPI)
     canvas: Any = FigureCanvasAgg(figure)
-    canvas.print_png(buffer, metadata={"Software": None})  # `savefig` gives the same and lays out twice
+    canvas.draw()  # `Figure.savefig` would lay it out a second time, and keep an alpha that is 1 everywhere
+    buffer = io.BytesIO()
+    pixels = canvas.buffer_rgba()
+    Image.frombuffer("RGBA", pixels.shape[1::-1], pixels, "raw", "RGBA", 0, 1).convert("RGB").save(buffer, "PNG")
     return buffer.getvalue()
 
 

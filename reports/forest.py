@@ -93,7 +93,7 @@ def _draw_row(
     for text, (_, place), ink in zip(texts, _COLUMNS, inks, strict=True):
         axes.annotate(
             text, (1, y), xycoords=("axes fraction", "data"), xytext=(place, -0.5), textcoords="offset points",
-            ha="right", va="center", color=ink, fontsize=8, annotation_clip=False,
+            ha="right", va="center", color=ink, fontsize=8, annotation_clip=False, in_layout=False,  # below its heading
         )  # fmt: skip
 
 

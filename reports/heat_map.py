@@ -94,7 +94,9 @@ def _draw_cells(axes: Axes, cells: Sequence[Sequence[Estimate | None]], scale: A
                 Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour, edgecolor=theme.paper, linewidth=0.8)
             )
             if cell is None or not is_there:
-                axes.annotate(ABSENT, (column, row), ha="center", va="center", color=theme.muted, fontsize=8)
+                axes.annotate(
+                    ABSENT, (column, row), ha="center", va="center", color=theme.muted, fontsize=8, in_layout=False
+                )
                 continue
             ink = max((_DARK, _BRIGHT), key=lambda each: contrast(each, colour))
             half = half_interval(cell.ci95)
@@ -102,10 +104,11 @@ def _draw_cells(axes: Axes, cells: Sequence[Sequence[Estimate | None]], scale: A
             axes.annotate(
                 points(cell.mean), (column, row), xytext=(shift, -0.5), textcoords="offset points", va="center",
                 ha="right" if half else "center", color=ink, fontsize=8, weight="bold",
+                in_layout=False,
             )  # fmt: skip
             axes.annotate(
                 half, (column, row), xytext=(1.5, -0.5), textcoords="offset points", va="center", ha="left",
-                color=ink, fontsize=6.8,
+                color=ink, fontsize=6.8, in_layout=False,
             )  # fmt: skip
 
 

@@ -86,10 +86,7 @@ def test_the_strength_that_validation_likes_is_the_one() -> None:
     y = chance.integers(0, 2, 300)
     x = np.column_stack([y + 0.3 * chance.standard_normal(300), chance.standard_normal((300, 150))])
     parts = Partition(train=np.arange(160), validation=np.arange(160, 220), test=np.arange(220, 300))
-    found = {
-        strength: run_trial(x, y, parts, ridge(strength), 2).validation_accuracy
-        for strength in STRENGTHS
-    }
+    found = {strength: run_trial(x, y, parts, ridge(strength), 2).validation_accuracy for strength in STRENGTHS}
     outcome = run_trial(x, y, parts, RIDGE, 2)
     assert outcome.validation_accuracy == max(found.values()) > min(found.values())
     assert outcome.setting["strength"] == max(each for each in found if found[each] == max(found.values()))

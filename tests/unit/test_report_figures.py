@@ -182,7 +182,8 @@ def test_long_names_are_cut_with_a_sign() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0, 0.0, 1e300, 5e-324])
-def test_numbers_that_cannot_be_right_are_drawn_all_the_same(bad: float) -> None:
+def test_numbers_that_cannot_be_right_are_drawn_all_the_same(bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fovcache.reports.figures.DPI", 40)
     full = full_profile()
     assert full.overlapped is not None
     assert full.serial is not None
