@@ -1,6 +1,6 @@
 """The drop of an ablation whose truth is known: how often its sign and its interval are right.
 
-    python -m fovcache.bench.lora_truth [--suites 1000] [--seed 0] [--processes N]
+    python -m fovcache.bench.lora_truth [--suites 1000] [--seed 0] [--processes N] [--only SCENARIO]
 
 A suite is a small ablation by the protocol's own code: 300 made LoRAs, `simple_stats` of each matrix, ridge with its
 strength chosen on validation, ten seeds, all matrices beside some of them. The drop is the accuracy of all less that of
@@ -33,16 +33,10 @@ from .made_loras.gauge import ORTHOGONAL
 from .made_loras.population import TEXT_DOWN, LoraPopulation
 
 NUM_SUITES = 1000
-NUM_SAMPLES = 300
-"""Of a suite; a given test set has half as many more."""
-NUM_SEEDS = 10
 TEST_SHARE, VALIDATION_SHARE = 0.201, 0.099
 """Of a resplit, as in the experiment that this is a small copy of."""
-NUM_FRESH = 10_000
-"""Test samples that a suite's truth is computed from: some of those that no suite is made of."""
 _NUM_WINDOWS = 6
 """Sets of fresh samples, which suites take in turn: one would be wrong in the same way for all."""
-_TRUTH_SEEDS = range(100, 104)
 _BLOCKS = (
     "down_blocks.0.attentions.0",
     "down_blocks.2.attentions.0",
@@ -57,13 +51,25 @@ SUBSETS: Mapping[str, Callable[[str], bool]] = {
 }
 """Which matrices each experiment takes, by name; it is compared with all of them."""
 BY_ANSWERS, BY_SEEDS = "resplit, by answers", "resplit, corrected t over seeds"
-THIS_TRAIN, THIS_AS_NEW = "given", "given, for a new train set"
-INTERVALS = (BY_ANSWERS, BY_SEEDS, THIS_TRAIN, THIS_AS_NEW)
-"""How a suite is divided and its interval is made. All but `given` are of heads fitted on a new train set."""
+BY_ITEMS = "given"
+INTERVALS = (BY_ANSWERS, BY_SEEDS, BY_ITEMS)
+"""How a suite is divided and its interval is made. The truth is of heads fitted on a new train set in all of them."""
 HEADER = """
 | signal in | all less | interval | truth | mean estimate | coverage | median width | right sign | wrong side of 0 |
 |---|---|---|---:|---:|---:|---:|---:|---:|
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteSize:
+    """How much a suite takes."""
+
+    num_samples: int = 300
+    """That resplits divide, or that train and validation are of; a given test set has half as many more."""
+    num_seeds: int = 10
+    """Of each experiment."""
+    num_fresh: int = 10_000
+    """Test samples that a truth is computed from: some of those that no suite is made of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +111,7 @@ class Drop:
     bounds: tuple[float, float] | None
     """Its interval."""
     truth: float
-    """Of heads fitted on one new train set (`resplit`), or on this one (`given`), on fresh samples."""
+    """Of one head on fresh samples; expected is the mean over suites."""
 
 
 Suite = dict[tuple[str, str], Drop]
@@ -150,10 +156,17 @@ class DropCoverage:
 
 
 def simulate(
-    scenario: Scenario, num_suites: int, *, seed: int = 0, processes: int = 1, on_progress: OnProgress = silent
+    scenario: Scenario,
+    num_suites: int,
+    *,
+    size: SuiteSize | None = None,
+    seed: int = 0,
+    processes: int = 1,
+    on_progress: OnProgress = silent,
 ) -> list[DropCoverage]:
     """One for each subset and kind of interval; the same for any number of processes."""
-    run = functools.partial(run_suite, replace(scenario, population=replace(scenario.population, seed=seed)))
+    seeded = replace(scenario, population=replace(scenario.population, seed=seed))
+    run = functools.partial(run_suite, seeded, size or SuiteSize())
     suites: list[Suite] = []
     for suite in _mapped(run, num_suites, processes):
         suites.append(suite)
@@ -166,20 +179,21 @@ def simulate(
 
 
 @one_thread()
-def run_suite(scenario: Scenario, number: int) -> Suite:
+def run_suite(scenario: Scenario, size: SuiteSize, number: int) -> Suite:
     """The drops of suite `number`, by subset and kind of interval: of samples that are in no other suite."""
     population = scenario.population
-    sizes = [_whole(population, size) for size in (NUM_SAMPLES, NUM_SAMPLES // 2, NUM_SAMPLES)]
-    starts = _NUM_WINDOWS * _whole(population, NUM_FRESH) + number * sum(sizes) + np.cumsum([0, *sizes[:-1]])
-    data, test, other = (_draw(population, size, int(start)) for size, start in zip(sizes, starts, strict=True))
-    fresh = _fresh(population, number % _NUM_WINDOWS)
+    sizes = [_whole(population, num) for num in (size.num_samples, size.num_samples // 2, size.num_samples)]
+    num_fresh = _whole(population, size.num_fresh)
+    starts = _NUM_WINDOWS * num_fresh + number * sum(sizes) + np.cumsum([0, *sizes[:-1]])
+    data, test, other = (lora_draw(population, num, int(start)) for num, start in zip(sizes, starts, strict=True))
+    fresh = _fresh(population, num_fresh, number % _NUM_WINDOWS)
     resplit, given = (
         SplitRule(kind=kind, test=TEST_SHARE, validation=VALIDATION_SHARE, group=population.group_size > 1)
         for kind in (RESPLIT, GIVEN)
     )
     both, splits = joined(data, test), [TRAIN] * len(data.y) + [TEST] * len(test.y)
-    divided = [split_of(data, resplit, seed) for seed in range(NUM_SEEDS)]
-    redrawn = [split_of(both, given, seed, splits) for seed in range(NUM_SEEDS)]
+    divided = [split_of(data, resplit, seed) for seed in range(size.num_seeds)]
+    redrawn = [split_of(both, given, seed, splits) for seed in range(size.num_seeds)]
     found = {}
     for name, columns in _columns(population).items():
         seen = {each: _seen(draw, columns) for each, draw in enumerate((data, both, other, fresh))}
@@ -187,7 +201,7 @@ def run_suite(scenario: Scenario, number: int) -> Suite:
             resplit=[trial_of(seen[0].x, data.y, side).correct for side in divided],
             given=np.stack([trial_of(seen[1].x, both.y, side).correct for side in redrawn]),
             of_new=truth_of(seen[2], resplit, [0], seen[3]),
-            of_this=truth_of(seen[1], given, _TRUTH_SEEDS, seen[3], splits),
+            of_given=truth_of(seen[1], given, [size.num_seeds], seen[3], splits),
         )
     drops: Suite = {}
     for subset in SUBSETS:
@@ -201,7 +215,7 @@ def run_suite(scenario: Scenario, number: int) -> Suite:
         by_items = items_interval(off.given, test.groups, test.y, difference=True)
         drops[subset, BY_ANSWERS] = _drop(by_answers, off.of_new)
         drops[subset, BY_SEEDS] = _drop(by_seeds, off.of_new)
-        drops[subset, THIS_TRAIN] = drops[subset, THIS_AS_NEW] = _drop(by_items, off.of_this)
+        drops[subset, BY_ITEMS] = _drop(by_items, off.of_given)
     return drops
 
 
@@ -215,8 +229,8 @@ class _Answers:
     """Right or wrong [seeds, test samples]."""
     of_new: float
     """The accuracy on fresh samples of a head from a new data set that was resplit."""
-    of_this: float
-    """That of heads from the given train set."""
+    of_given: float
+    """That of another head from the given train set, which is another one in every suite."""
 
     def less(self, other: _Answers) -> _Answers:
         """The differences."""
@@ -224,14 +238,13 @@ class _Answers:
             resplit=[one.astype(np.int64) - two for one, two in zip(self.resplit, other.resplit, strict=True)],
             given=self.given.astype(np.int64) - other.given,
             of_new=self.of_new - other.of_new,
-            of_this=self.of_this - other.of_this,
+            of_given=self.of_given - other.of_given,
         )
 
 
 @functools.lru_cache(maxsize=_NUM_WINDOWS)
-def _fresh(population: LoraPopulation, window: int) -> Draw:
-    num = _whole(population, NUM_FRESH)
-    return _draw(population, num, window * num)
+def _fresh(population: LoraPopulation, num: int, window: int) -> Draw:
+    return lora_draw(population, num, window * num)
 
 
 def _whole(population: LoraPopulation, num: int) -> int:
@@ -240,7 +253,7 @@ def _whole(population: LoraPopulation, num: int) -> int:
     return -(-num // unit) * unit
 
 
-def _draw(population: LoraPopulation, num: int, start: int) -> Draw:
+def lora_draw(population: LoraPopulation, num: int, start: int) -> Draw:
     """Samples as `simple_stats` of each matrix, in the order of `_columns`."""
     import torch
     from blake3 import blake3
@@ -275,11 +288,10 @@ def _drop(interval: Interval, truth: float) -> Drop:
 def _summary(scenario: Scenario, subset: str, interval: str, drops: Sequence[Drop]) -> DropCoverage:
     truths = np.array([drop.truth for drop in drops])
     truth = float(truths.mean())
-    of_suite = truths if interval == THIS_TRAIN else np.full(len(drops), truth)
     bounds = np.array([drop.bounds or (drop.mean, drop.mean) for drop in drops])
     means = np.array([drop.mean for drop in drops])
-    holds = (bounds[:, 0] <= of_suite) & (of_suite <= bounds[:, 1])
-    sign = np.sign(of_suite)
+    holds = (bounds[:, 0] <= truth) & (truth <= bounds[:, 1])
+    sign = np.sign(truth)
     return DropCoverage(
         scenario=scenario.name,
         subset=subset,
@@ -292,7 +304,7 @@ def _summary(scenario: Scenario, subset: str, interval: str, drops: Sequence[Dro
         coverage=float(holds.mean()),
         median_width=float(np.median(bounds[:, 1] - bounds[:, 0])),
         right_sign=float((np.sign(means) == sign).mean()),
-        wrong_side=float(((bounds * -sign[:, None]).min(axis=1) > 0).mean()),
+        wrong_side=float(((bounds * -sign).min(axis=1) > 0).mean()),
         num_without=sum(drop.bounds is None for drop in drops),
     )
 
@@ -321,11 +333,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--suites", type=int, default=NUM_SUITES, metavar="N", help="of each scenario")
     parser.add_argument("--seed", type=int, default=0, help="of the populations")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="at work at once")
+    usual = SuiteSize()
+    parser.add_argument("--samples", type=int, default=usual.num_samples, metavar="N", help="of a suite")
+    parser.add_argument("--seeds", type=int, default=usual.num_seeds, metavar="N", help="of each experiment")
+    parser.add_argument("--fresh", type=int, default=usual.num_fresh, metavar="N", help="samples that a truth is from")
+    parser.add_argument("--only", choices=[each.name for each in SCENARIOS], help="one scenario; else all")
     options = parser.parse_args(arguments)
+    size = SuiteSize(num_samples=options.samples, num_seeds=options.seeds, num_fresh=options.fresh)
     sys.stdout.write(HEADER)
     with progress_bar() as show:
         for scenario in SCENARIOS:
-            rows = simulate(scenario, options.suites, seed=options.seed, processes=options.processes, on_progress=show)
+            if options.only not in (None, scenario.name):
+                continue
+            rows = simulate(
+                scenario,
+                options.suites,
+                size=size,
+                seed=options.seed,
+                processes=options.processes,
+                on_progress=show,
+            )
             sys.stdout.writelines(map(table_row, rows))
             sys.stdout.flush()
 

@@ -18,14 +18,15 @@ import psutil
 import torch
 
 from fovcache.builder.request import available_cores
-from fovcache.console import THREAD_PREFIX
+from fovcache.console import THREAD_PREFIX, human_bytes
+from fovcache.errors import UsageError
 
 from .one_thread import one_thread
 from .problem import Problem
 from .training import Plan, Setting, Trained, Training
 
-_TOGETHER = 16
-"""Problems of linear heads that a core trains at a time: more of them leave its cache."""
+_TOGETHER = 4
+"""Problems of linear heads that a core trains at a time: enough to share the way there, few enough for its cache."""
 _SHARE = 0.5
 """Of the memory that is free, how much may be taken."""
 _STATES = 5
@@ -53,7 +54,10 @@ class _Cancelled(Exception):
 def train_bank(
     problems: Sequence[Problem], candidates: Sequence[tuple[float, float]], plan: Plan
 ) -> list[list[Trained]]:
-    """Of each problem every candidate, which is a learning rate and a weight decay."""
+    """Of each problem every candidate, which is a learning rate and a weight decay.
+
+    Raises UsageError where one does not fit in memory.
+    """
     problems = [_where_it_runs(problem) for problem in problems]
     found: dict[tuple[int, int], Trained] = {}
     on_cpu = [number for number, problem in enumerate(problems) if problem.x_train_ND.device.type == "cpu"]
@@ -61,11 +65,23 @@ def train_bank(
     for job in _jobs_of_device(problems, elsewhere, candidates, plan):
         found.update(_run(job, problems, plan, threading.Event()))
     if on_cpu:
-        jobs = sorted(_jobs_of_cores(problems, on_cpu, candidates, plan), key=lambda job: -job.size_bytes)
-        free = _SHARE * psutil.virtual_memory().available
-        num = max(1, min(_num_threads(), len(jobs), int(free / max(1, jobs[0].size_bytes))))
-        found.update(_run_in_threads(jobs, problems, plan, num))
+        num_threads, free = _num_threads(), _SHARE * psutil.virtual_memory().available
+        jobs = sorted(
+            _jobs_of_cores(problems, on_cpu, candidates, plan, num_threads, free), key=lambda job: -job.size_bytes
+        )
+        _check_room(jobs[0], problems, free)
+        found.update(_run_in_threads(jobs, problems, plan, min(num_threads, int(free / jobs[0].size_bytes))))
     return [[found[number, place] for place in range(len(candidates))] for number in range(len(problems))]
+
+
+def _check_room(job: _Job, problems: Sequence[Problem], free: float) -> None:
+    """Raises UsageError where not even this one fits."""
+    if job.size_bytes > free:
+        num_columns = max(problems[number].x_train_ND.shape[1] for number in job.problems)
+        raise UsageError(
+            f"training a head on {num_columns:,} numbers of each sample takes about {human_bytes(job.size_bytes)}, and "
+            f"{human_bytes(int(free))} can be taken: take fewer layers, smaller hidden ones, or another representation"
+        )
 
 
 def _where_it_runs(problem: Problem) -> Problem:
@@ -109,44 +125,56 @@ def _run(
 
 
 def _jobs_of_cores(
-    problems: Sequence[Problem], numbers: Sequence[int], candidates: Sequence[tuple[float, float]], plan: Plan
+    problems: Sequence[Problem],
+    numbers: Sequence[int],
+    candidates: Sequence[tuple[float, float]],
+    plan: Plan,
+    num_threads: int,
+    free: float,
 ) -> Iterator[_Job]:
-    every = range(len(candidates))
     if plan.widths:
-        for number in numbers:
-            for candidate in every:
-                yield _job(problems, [number], [candidate], candidates, plan)
+        for number, candidate in itertools.product(numbers, range(len(candidates))):
+            yield _job(problems, [number], [candidate], candidates, plan)
         return
-    together = min(_TOGETHER, -(-len(numbers) // _num_threads()))
-    for alike in _alike(problems, numbers):
-        for start in range(0, len(alike), together):
-            yield _job(problems, alike[start : start + together], every, candidates, plan)
+    most = min(_TOGETHER, -(-len(numbers) // num_threads))
+    yield from _chunks(problems, numbers, candidates, plan, most, free / num_threads)
 
 
 def _jobs_of_device(
     problems: Sequence[Problem], numbers: Sequence[int], candidates: Sequence[tuple[float, float]], plan: Plan
 ) -> Iterator[_Job]:
+    for device in dict.fromkeys(problems[number].x_train_ND.device for number in numbers):
+        own = [number for number in numbers if problems[number].x_train_ND.device == device]
+        yield from _chunks(problems, own, candidates, plan, len(own), _SHARE * torch.cuda.mem_get_info(device)[0])
+
+
+def _chunks(
+    problems: Sequence[Problem],
+    numbers: Sequence[int],
+    candidates: Sequence[tuple[float, float]],
+    plan: Plan,
+    most: int,
+    room_bytes: float,
+) -> Iterator[_Job]:
+    """Problems that are alike, with all candidates: at most so many, and no more than fit, but one at least."""
     every = range(len(candidates))
     for alike in _alike(problems, numbers):
-        free = _SHARE * torch.cuda.mem_get_info(problems[alike[0]].x_train_ND.device)[0]
         chunk: list[int] = []
-        taken = 0
         for number in alike:
-            needed = _job(problems, [number], every, candidates, plan).size_bytes
-            if chunk and taken + needed > free:
+            larger = _job(problems, [*chunk, number], every, candidates, plan)
+            if chunk and (len(chunk) == most or larger.size_bytes > room_bytes):
                 yield _job(problems, chunk, every, candidates, plan)
-                chunk, taken = [], 0
+                chunk = []
             chunk.append(number)
-            taken += needed
         yield _job(problems, chunk, every, candidates, plan)
 
 
 def _alike(problems: Sequence[Problem], numbers: Sequence[int]) -> list[list[int]]:
-    """Problems that can be stepped together, on one device."""
-    groups: dict[tuple[object, ...], list[int]] = {}
+    """Problems that can be stepped together."""
+    groups: dict[tuple[int, int, int], list[int]] = {}
     for number in numbers:
         each = problems[number]
-        key = (each.x_train_ND.device, len(each.y_train_N), len(each.y_validation_M), each.num_classes)
+        key = (len(each.y_train_N), len(each.y_validation_M), each.num_classes)
         groups.setdefault(key, []).append(number)
     return list(groups.values())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from .network import Network
+from .network import BLOCK, Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,5 +54,11 @@ class FittedNetworks:
     @torch.no_grad()
     def _scores(self, x_MD: torch.Tensor) -> torch.Tensor:
         """float32 [S, K, M]."""
-        rows = x_MD.to(self.networks[0].device, torch.float32)
-        return torch.cat([network.scores([rows]) for network in self.networks])
+        device = self.networks[0].device
+        return torch.cat(
+            [
+                torch.cat([network.scores([rows.to(device, torch.float32)]) for network in self.networks])
+                for rows in x_MD.split(BLOCK)
+            ],
+            dim=2,
+        )

@@ -168,8 +168,8 @@ class LogisticHead:
         return FittedLogistic(
             strengths=self.strengths,
             axes=axes,
-            weights_SCR=torch.stack([each.point.weights_CR for each in solutions]),
-            intercepts_SC=torch.stack([each.point.intercepts_C for each in solutions]),
+            weights_SCR=torch.stack([each.weights_CR for each in solutions]),
+            intercepts_SC=torch.stack([each.intercepts_C for each in solutions]),
             present_C=present.astype(np.int64),
             num_classes=num_classes,
             gaps=gaps,

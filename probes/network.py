@@ -18,7 +18,7 @@ _MOMENTUM = 0.1
 """Of running statistics."""
 _EPSILON = 1e-5
 """Beside a variance."""
-_BLOCK = 4096
+BLOCK = 4096
 """Rows that are scored at a time."""
 
 
@@ -143,7 +143,7 @@ class Network:
 
     def scores(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
         """float32 [H, K, M]: logits by running statistics, without dropout, of M rows [M, D] for each problem."""
-        parts = zip(*(each.split(_BLOCK) for each in rows), strict=True)
+        parts = zip(*(each.split(BLOCK) for each in rows), strict=True)
         found = [self._scores(list(part)) for part in parts]
         return found[0] if len(found) == 1 else torch.cat(found, dim=2)
 

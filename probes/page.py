@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from .answers_table import answers_table
 from .arms_table import arm_sentences, arms_table
 from .result import Ablation, ArmComparison
 from .tables import TextTable, sentences, shown_tables
@@ -23,7 +24,7 @@ def _lines(ablation: Ablation, arms: Sequence[ArmComparison]) -> Iterator[str]:
     yield from (f"- {escaped(sentence)}" for sentence in arm_sentences(arms))
     yield from (f"- warning: {escaped(warning)}" for warning in ablation.warnings)
     yield ""
-    for table in (*shown_tables(ablation, intervals=True), arms_table(arms)):
+    for table in (*shown_tables(ablation, intervals=True), answers_table(ablation), arms_table(arms)):
         if table.rows:
             yield from markdown_table(table)
     yield "## Environment\n"

@@ -43,8 +43,8 @@ def resplits_interval(
     num_clusters = int(cluster.max()) + 1
     method = (
         f"two-way random effects, {num_clusters} {unit} that were in test, within classes, and {num_seeds} resplits, "
-        f"by moments (Searle, Casella & McCulloch 1992), the variance × (1 + {num_test:g}/{num_rest:g}) for what resplits "
-        "share of train (after Nadeau & Bengio 2003); Student's t"
+        f"by moments (Searle, Casella & McCulloch 1992), the variance × (1 + {num_test:g}/{num_rest:g}) for what "
+        "resplits share of train (after Nadeau & Bengio 2003); Student's t"
     )
     estimand = (
         "the difference of the test accuracies on new samples that heads can be expected to have when they are fitted "

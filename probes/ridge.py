@@ -23,6 +23,8 @@ STRENGTHS = tuple(float(f"{10 ** (each / 2):.3g}") for each in range(-4, 13))
 """0.01 to 1,000,000, two a decade: added to the eigenvalues of standardised columns, which sum to N × D."""
 VALIDATION, LEAVE_ONE_OUT = "validation", "leave-one-out"
 SELECTS = (VALIDATION, LEAVE_ONE_OUT)
+_BLOCK = 512
+"""Rows that are left out together, each by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -147,20 +149,26 @@ class RidgeHead:
             intercept = targets_NK.mean(0)
             targets_NK -= intercept
             axes = principal_axes(centred, center)
+            target_RK = axes.towards(centred, targets_NK)
             errors = None
             if self.select == LEAVE_ONE_OUT:
-                errors = _left_out_errors(axes, centred, targets_NK, self.strengths)
+                rows_NR = axes.of_train(centred)
+                errors = _left_out_errors(rows_NR, axes.values_R, target_RK, targets_NK, self.strengths)
             return FittedRidge(
                 strengths=self.strengths,
                 axes=axes,
-                target_RK=axes.towards(centred, targets_NK),
+                target_RK=target_RK,
                 intercept_K=intercept,
                 left_out_errors=errors,
             )
 
 
 def _left_out_errors(
-    axes: PrincipalAxes, centred_ND: torch.Tensor, targets_NK: torch.Tensor, strengths: Sequence[float]
+    rows_NR: torch.Tensor,
+    values_R: torch.Tensor,
+    target_RK: torch.Tensor,
+    targets_NK: torch.Tensor,
+    strengths: Sequence[float],
 ) -> tuple[float, ...]:
     """Mean squared error at rows left out one by one, without fitting again: Allen's PRESS (Technometrics 16, 1974).
 
@@ -168,17 +176,19 @@ def _left_out_errors(
     value: 1 / N for the intercept, and its squared coordinates, of unit vectors, each times value / (value + strength).
     Both are written here as what the strength takes away, so that they do not cancel where the fit is nearly perfect.
     """
-    values_R = axes.values_R
-    units_NR = axes.of_train(centred_ND) / values_R.sqrt()
-    seen_RK = units_NR.T @ targets_NK
-    squares_NR = units_NR.square()
-    residual_NK, rest_N = torch.zeros_like(targets_NK), torch.zeros_like(targets_NK[:, 0])
-    if len(values_R) < len(targets_NK) - 1:  # else axes and intercept reach every target
-        residual_NK = targets_NK - units_NR @ seen_RK
-        rest_N = 1 - 1 / len(targets_NK) - squares_NR.sum(1)
-    errors = []
-    for strength in strengths:
-        taken_R = strength / (values_R + strength)
-        left_NK = (residual_NK + units_NR @ (taken_R[:, None] * seen_RK)) / (rest_N + squares_NR @ taken_R)[:, None]
-        errors.append(float(left_NK.square().mean()))
-    return tuple(errors)
+    num_rows, lengths_R = len(rows_NR), values_R.sqrt()
+    seen_RK = target_RK / lengths_R[:, None]
+    reach_all = len(values_R) >= num_rows - 1  # axes and intercept together: nothing of a target is beyond them
+    strengths_S1 = torch.tensor(strengths, dtype=values_R.dtype, device=values_R.device)[:, None]
+    taken_SR = strengths_S1 / (values_R + strengths_S1)
+    sums_S = torch.zeros_like(taken_SR[:, 0])
+    for rows_BR, targets_BK in zip(rows_NR.split(_BLOCK), targets_NK.split(_BLOCK), strict=True):
+        units_BR = rows_BR / lengths_R
+        squares_BR = units_BR.square()
+        left_SBK = units_BR @ (taken_SR[:, :, None] * seen_RK)
+        share_SB = taken_SR @ squares_BR.T
+        if not reach_all:
+            left_SBK += targets_BK - units_BR @ seen_RK
+            share_SB += 1 - 1 / num_rows - squares_BR.sum(1)
+        sums_S += (left_SBK / share_SB[:, :, None]).square().sum((1, 2))
+    return tuple((sums_S / targets_NK.numel()).tolist())

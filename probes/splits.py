@@ -110,7 +110,10 @@ def partition(
     names = {int(label): str(label) if classes is None else repr(classes[label]) for label in np.unique(labels)}
     if len(names) < 2:
         shown = ", ".join(names.values())
-        raise SplitError(f"all {len(labels)} samples are of one class, {shown}: a head needs two or more to tell apart")
+        raise SplitError(
+            f"all {len(labels)} samples are of one class, {shown}: a head needs two or more to tell apart; "
+            "add samples of other classes"
+        )
     units = find_units(keys, labels, groups if rule.group else None)
     if rule.group and not any(groups or ()):
         raise SplitError("samples are to be split by group, and none names a group; set group = false")

@@ -28,7 +28,7 @@ from .table import ABSENT, Cell, Table, accuracy, count, digest, table, text
 _MAX_FAILURES = 100
 _MAX_LAYERS = 24
 _MAX_NOTES = 3
-_ESTIMATES = ("representation", "<experiment", "layers", "features", "effective", "train", "test", "seeds", "accuracy",
+_ESTIMATES = ("representation", "<experiment", "features", "effective", "train", "test", "seeds", "accuracy",
               "95 % interval", "sd", "chance")  # fmt: skip
 _DIFFERENCE = ("seeds", "difference", "95 % interval", "p", "p (Holm)", "effect")
 _READING = (
@@ -89,7 +89,6 @@ def _estimate_row(estimate: Estimate, trials: Sequence[Trial]) -> list[Cell]:
     return [
         text(estimate.representation),
         text(estimate.experiment, _noted(trials)),
-        count(estimate.num_layers),
         count(estimate.num_features),
         count(estimate.num_effective),
         *(_median(trials, name) for name in ("num_train", "num_test")),

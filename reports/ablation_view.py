@@ -96,6 +96,8 @@ def _changes(arm: ArmComparison) -> Iterator[str]:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, Mapping) and isinstance(value.get("kind"), str):
+        return shown(value["kind"], _MAX_VALUE)  # what it has beside, a kind brings with it
     return "nothing" if value is None else shown(json.dumps(value, ensure_ascii=False), _MAX_VALUE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+def encoder_of(layer: str) -> str:
+    """The alias of `ALIAS:…`; empty where there is none."""
+    return layer.rpartition(":")[0]
+
+
 def draw_depths(axes: Axes, ablation: Ablation, layers: Sequence[str], names: Sequence[str], theme: Theme) -> None:
-    """A line for each representation, its interval as a band; `axes` stay empty where there is nothing to join."""
+    """A line for each representation and encoder, its interval as a band; empty where there is nothing to join."""
     if not names or len(layers) < 2:
         axes.set_axis_off()
         return
-    for name, colour in series_colours(names, theme).items():
-        cells = [(row, ablation.estimate(name, layer)) for row, layer in enumerate(layers)]
+    by_encoder = [list(rows) for _, rows in itertools.groupby(range(len(layers)), lambda row: encoder_of(layers[row]))]
+    for (name, colour), rows in itertools.product(series_colours(names, theme).items(), by_encoder):
+        cells = [(row, ablation.estimate(name, layers[row])) for row in rows]
         there = [(row, cell) for row, cell in cells if cell is not None and is_drawable(cell.mean)]
         ends = [(row, cell.ci95) for row, cell in there if cell.ci95 is not None]
         if ends:

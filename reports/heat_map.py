@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fovcache.probes.result import Ablation, Estimate
 
 from .cells import chance, representations
-from .depths import draw_depths
+from .depths import draw_depths, encoder_of
 from .figures import WIDTH_IN, drawable, is_drawable, new_figure
 from .numbers import ABSENT, half_interval, points
 from .palette import HEAT, LIGHT, Theme, contrast
@@ -121,7 +121,7 @@ def _column_name(name: str) -> str:
 
 def _separate_encoders(axes: Axes, layers: Sequence[str], theme: Theme) -> None:
     """A gap where layers `ALIAS:…` go over to another encoder's."""
-    encoders = [layer.rpartition(":")[0] for layer in layers]
+    encoders = [encoder_of(layer) for layer in layers]
     for row in range(1, len(layers)):
         if encoders[row] != encoders[row - 1]:
             axes.axhline(row - 0.5, color=theme.paper, linewidth=5)

@@ -106,8 +106,8 @@ def _worst(ablation: Ablation, metrics: Metrics) -> Cell:
         return ABSENT
     mean, number = min(found)
     within = metrics.class_intervals[number]
-    note = f"{numbers.percent(mean)}" + (f" ({numbers.interval(within)})" if within else "")
-    return text(ablation.classes[number], note)
+    name = f"{shown(ablation.classes[number])}, {numbers.percent(mean)}"
+    return Cell(text=name, note=numbers.interval(within) if within else "")
 
 
 def _calibration(metrics: Metrics) -> list[Cell]:

@@ -12,8 +12,9 @@ from fovcache.probes.result import RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Arm
 
 from .baseline import baseline_accuracy, linear_baseline
 from .cells import chance, choosable, chosen, key_of, trials_by_cell
+from .difference_forest import LEVEL, is_told
 from .names import listed, shown
-from .numbers import count, digits, duration, interval, percent, rate, size
+from .numbers import SPACE, count, digits, duration, interval, percent, rate, size
 from .quality_view import in_a_sentence
 from .results import Build, Results
 from .table import Cell
@@ -112,7 +113,7 @@ def _of_cache(cache: CacheContents) -> str:
 def _of_ablation(ablation: Ablation, arms: Sequence[ArmComparison]) -> Iterator[str]:
     best, num_cells = chosen(ablation), len(choosable(ablation))
     if best is not None:
-        within = f", 95 % interval {interval(best.ci95)}" if best.ci95 else ""
+        within = f", 95{SPACE}% interval {interval(best.ci95)}" if best.ci95 else ""
         among = f", which of {count(num_cells)} cells has the highest validation accuracy" if num_cells > 1 else ""
         yield (
             f"Test accuracy of {shown(best.representation, 40)} of {shown(best.experiment, 40)}{among}: "
@@ -124,12 +125,14 @@ def _of_ablation(ablation: Ablation, arms: Sequence[ArmComparison]) -> Iterator[
     if num:
         those = "none" if not above else count(above)
         said.append(
-            f"{those} of {count(num)} estimates with shuffled labels {'lie' if above > 1 else 'lies'} above chance"
+            f"{those} of {count(num)} estimates with shuffled labels {'lie' if above > 1 else 'lies'} above chance (by "
+            f"accident about {0.025 * num:.1f} do)"
         )
     better, compared = _better_than_random(ablation)
     if compared:
         said.append(
-            f"{count(better)} of {count(compared)} sets of layers beat as many random ones by an interval above zero"
+            f"{count(better)} of {count(compared)} sets of layers are better than as many random ones (p < {LEVEL:g}, "
+            "all differences counted)"
         )
     if said:
         yield f"Controls: {'; '.join(said)}."
@@ -149,9 +152,9 @@ def _linear(ablation: Ablation, arms: Sequence[ArmComparison], best: Estimate) -
 
 
 def _better_than_random(ablation: Ablation) -> tuple[int, int]:
-    """(how many experiments are better than as many random layers by an interval above zero, of how many)."""
-    told = [each.ci95 for each in ablation.differences if each.other_control == RANDOM_LAYERS and each.ci95]
-    return sum(low > 0 for low, _ in told), len(told)
+    """(how many experiments are better than as many random layers when all differences are counted, of how many)."""
+    found = [each for each in ablation.differences if each.other_control == RANDOM_LAYERS and each.p_holm is not None]
+    return sum(is_told(each) and each.mean > 0 for each in found), len(found)
 
 
 def _cards_of_profile(profile: Profile) -> Iterator[Card]:

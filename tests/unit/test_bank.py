@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_heads import Plain, made_problem, train_plainly
 
+from fovcache.errors import UsageError
 from fovcache.probes import bank
 from fovcache.probes.fitted_networks import FittedNetworks
 from fovcache.probes.one_thread import one_thread
@@ -237,11 +239,24 @@ def test_an_error_in_one_job_stops_the_others(monkeypatch: pytest.MonkeyPatch) -
     assert not [thread.name for thread in threading.enumerate() if "bank" in thread.name]
 
 
-def test_jobs_are_few_problems_at_a_time_and_each_candidate_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+def test_jobs_are_few_problems_at_a_time_and_each_candidate_is_in_one() -> None:
     problems = [made_problem(40, seed=seed) for seed in range(40)] + [made_problem(41)]
-    jobs = list(bank._jobs_of_cores(problems, range(41), [(1e-3, 0.0), (1e-2, 0.0)], LINEAR._plan()))
-    assert [len(job.problems) for job in jobs] == [16, 16, 8, 1]
-    assert sorted(place for job in jobs for place in job.places) == [(a, b) for a in range(41) for b in range(2)]
-    jobs = list(bank._jobs_of_cores(problems, range(41), [(1e-3, 0.0), (1e-2, 0.0)], MLP._plan()))
-    assert [len(job.places) for job in jobs] == [1] * 82
+    pairs = [(1e-3, 0.0), (1e-2, 0.0)]
+
+    def jobs(head: LinearHead, free: float) -> list[bank._Job]:
+        found = list(bank._jobs_of_cores(problems, range(41), pairs, head._plan(), 2, free))
+        places = [place for job in found for place in job.places]
+        assert sorted(places) == [(number, candidate) for number in range(41) for candidate in range(2)]
+        return found
+
+    assert [len(job.problems) for job in jobs(LINEAR, 1e12)] == [4] * 10 + [1]
+    assert [len(job.problems) for job in jobs(LINEAR, 5 * jobs(LINEAR, 0)[0].size_bytes)] == [2] * 20 + [1]
+    assert [len(job.places) for job in jobs(MLP, 1e12)] == [1] * 82
+
+
+def test_a_head_that_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = SimpleNamespace(available=200_000)
+    monkeypatch.setattr(bank.psutil, "virtual_memory", lambda: free)
+    replace(LINEAR, learning_rates=(1e-3,), epochs=1).fit([made_problem(seed=seed) for seed in range(5)])
+    with pytest.raises(UsageError, match=r"training a head on 20 numbers of each .*, and 97.7 KiB can be taken"):
+        MLP.fit([made_problem()])

@@ -230,6 +230,6 @@ def test_heads_that_are_kept_are_copies() -> None:
 def test_scores_of_many_rows_are_those_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     net, rows = network(), [torch.randn(30, 5), torch.randn(30, 7)]
     whole = net.scores(rows)
-    monkeypatch.setattr("fovcache.probes.network._BLOCK", 8)
+    monkeypatch.setattr("fovcache.probes.network.BLOCK", 8)
     assert np.allclose(whole, net.scores(rows), atol=1e-6)
     assert whole.shape == (3, 3, 30)

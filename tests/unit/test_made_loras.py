@@ -306,3 +306,19 @@ def test_the_command_makes_them(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_every_gauge_and_style_has_a_name() -> None:
     assert GAUGES == (NONE, ORTHOGONAL, INVERTIBLE)
     assert tuple(STYLES) == ("diffusers", "peft", "kohya")
+
+
+def test_a_cache_serves_what_was_drawn_in_every_style(tmp_path: Path) -> None:
+    import torch
+
+    import fovcache
+
+    population = LoraPopulation(rank=2, gauge=INVERTIBLE)
+    layer = f"{BLOCKS[0]}.{TEXT_DOWN}"
+    cache = fovcache.open(tmp_path / "cache")
+    for style in STYLES:
+        manifest = write_loras(population, tmp_path / style, 3, style=style)
+        cache.build(str(manifest), encoder="lora-sd15", layers=[layer], store_dtype="fp32", dataset=style)
+        x, y = cache.features(dataset=style).tensors()
+        assert torch.equal(x, torch.from_numpy(population.draw(3)[layer]))
+        assert y.tolist() == [0, 1, 2]

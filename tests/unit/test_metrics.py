@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from example_ablations import full_ablation
 
 from fovcache.probes.intervals import corrected_resampled_interval, items_interval, t_interval
 from fovcache.probes.metrics import calibration, confusion_matrix, macro_f1, metrics, recalls
+from fovcache.probes.page import page
 from fovcache.probes.result import NO_CONTROL, SHUFFLED_LABELS, Metrics, Trial
 from fovcache.probes.result_folder import open_folder
 from fovcache.probes.splits import GIVEN, INDEPENDENT, RESPLIT
@@ -154,3 +156,26 @@ def test_a_head_without_probabilities_has_no_calibration(tmp_path: Path) -> None
     (cell, _), _ = made(tmp_path, RESPLIT, 1, has_probabilities=False)
     assert (cell.calibration_error, cell.brier, cell.log_loss, cell.reliability) == (None, None, None, ())
     assert cell.class_intervals == (None, None, None)  # of one seed
+
+
+def test_the_page_tells_them_of_experiments_without_control() -> None:
+    ablation = full_ablation()
+    lines = page(ablation).splitlines()
+    start = lines.index("## Beside accuracy, means over seeds")
+    head, _, *rows = [line.strip("| ").split(" | ") for line in lines[start + 2 : start + 22]]
+    assert head == [
+        "experiment", "representation", "macro F1", "balanced accuracy", "worst class", "its accuracy",
+        "calibration error", "samples seen",
+    ]  # fmt: skip
+    told = [each for each in ablation.metrics if each.control == NO_CONTROL and each.experiment in ablation.experiments]
+    assert len(rows) == len(told) == 18
+    for experiment, name, f1, balanced, worst, lowest, error, seen in rows:
+        name = name.replace("\\_", "_")
+        (each,) = [each for each in told if (each.experiment, each.representation) == (experiment, name)]
+        assert each.calibration_error is not None
+        expected = [each.macro_f1, each.balanced_accuracy, each.calibration_error]
+        assert [f1, balanced, error] == [f"{value:.3f}" for value in expected]
+        recall = each.class_accuracies[ablation.classes.index(worst)]
+        assert recall == min(mean for mean in each.class_accuracies if mean is not None)
+        assert lowest.startswith(f"{recall:.3f} (")
+        assert seen == "15,600"

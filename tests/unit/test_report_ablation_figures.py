@@ -20,6 +20,12 @@ from fovcache.reports.heat_map import draw_heat_map, shown_layers
 from fovcache.reports.palette import DARK, LIGHT, Theme, series_colours
 
 
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures with few pixels, which are quickly drawn."""
+    monkeypatch.setattr("fovcache.reports.figures.DPI", 40)
+
+
 def with_estimates(ablation: Ablation, change: dict[tuple[str, str], dict[str, object]]) -> Ablation:
     """The ablation with fields of some estimates without control replaced, by representation and experiment."""
 
@@ -182,6 +188,7 @@ def test_more_than_fits_is_cut_and_said() -> None:
     assert "12 more representations are in the table alone" in captions.forest_caption(ablation)
 
 
+@pytest.mark.usefixtures("coarse")
 @pytest.mark.parametrize("text", ["<script>$x_{1}$ ", "\u202e\ud800 \x00 名前 🎬", "x" * 3000, "_", ""])
 def test_any_names_can_be_drawn(text: str) -> None:
     ablation = hostile_ablation(text)
@@ -191,6 +198,7 @@ def test_any_names_can_be_drawn(text: str) -> None:
         assert len(words(ablation)) < 5000
 
 
+@pytest.mark.usefixtures("coarse")
 def test_numbers_that_are_none_are_not_drawn() -> None:
     ablation = full_ablation()
     odd = {
@@ -203,6 +211,7 @@ def test_numbers_that_are_none_are_not_drawn() -> None:
         assert picture(draw, ablation).std() > 0
 
 
+@pytest.mark.usefixtures("coarse")
 def test_the_same_ablation_gives_the_same_picture() -> None:
     ablation = made_ablation(["stats", "spectral"], {"all": 3}, num_layers=3)
     for draw in (draw_forest, draw_heat_map):

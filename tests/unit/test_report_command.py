@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from example_ablations import made_ablation
+from example_ablations import made_ablation, made_arms
 from example_profiles import faulted_profile
 from parsed_page import Page
 
@@ -18,7 +18,7 @@ import fovcache
 from fovcache.bench.cli import app
 from fovcache.bench.results_folder import find_caches, find_results
 from fovcache.console import run_command
-from fovcache.probes.result import Ablation
+from fovcache.probes.result import ARMS_FORMAT, Ablation
 
 pytestmark = pytest.mark.usefixtures("coarse_figures", "few_figures")
 
@@ -91,6 +91,42 @@ def test_all_results_of_a_folder_are_in_its_report(report: Callable[..., Any], f
         "tiny", "profile.json", "first.json", "again.json", "notes.json", "cut.json", "notes.txt", "report.html",
         "report.md", "figures",
     }  # fmt: skip
+
+
+def test_arms_beside_an_ablation_and_a_confusion_by_name(report: Callable[..., Any], folder: Path) -> None:
+    arms = {"format": ARMS_FORMAT, "base": "digits", "arms": [asdict(arm) for arm in made_arms(small())]}
+    (folder / "tiny" / "arms.json").write_text(json.dumps(arms))
+    status, lines, said = report(folder, "--confusion", "stats:al")
+    assert (status, lines) == (2, [])
+    assert said.startswith("error: --confusion stats:al: ")
+    assert "nearest: stats:all" in said
+    status, lines, _ = report(folder, "--confusion", "stats:all", "--confusion", "stats:blocks.1")
+    assert (status, lines) == (0, [str(folder / "report.html")])
+    assert len(Page((folder / "report.html").read_text()).tables["ablation-1-arms"]) == 3
+    pngs = {path.name for path in (folder / "figures").iterdir()}
+    assert {"arms.png", "confusion_of_stats_all.png", "confusion_of_stats_blocks_1.png"} <= pngs
+    report(folder)
+    assert not [path for path in (folder / "figures").iterdir() if path.name.startswith("confusion_of")]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"arms": [{"arm": 1}]}, "1 where a value of type str was expected"),
+        ({"format": "fovbench arms 9"}, "its format is not 'fovbench arms 1'"),
+    ],
+)
+def test_malformed_arms_are_left_out_with_the_reason(folder: Path, change: dict[str, Any], reason: str) -> None:
+    (folder / "tiny" / "arms.json").write_text(json.dumps({"format": ARMS_FORMAT, "arms": []} | change))
+    found = find_results(folder)
+    (warning,) = found.warnings
+    assert warning.startswith("tiny/arms.json is left out: ")
+    assert reason in warning
+    (folder / "tiny" / "arms.json").write_text(json.dumps({"format": ARMS_FORMAT, "arms": []}))
+    assert find_results(folder).arms == {"tiny/ablation.json": ()}
+    (folder / "tiny" / "ablation.json").unlink()
+    found = find_results(folder)
+    assert (found.arms, found.warnings) == ({}, ("tiny/arms.json is left out: tiny/ablation.json is not there",))
 
 
 def test_an_ablation_in_the_folder_itself_and_out_elsewhere(report: Callable[..., Any], tmp_path: Path) -> None:

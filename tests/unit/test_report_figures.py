@@ -14,7 +14,7 @@ from example_profiles import faulted_profile, full_profile, serial_profile, stag
 
 from fovcache.bench.profiler.result import Profile, Span
 from fovcache.reports import captions
-from fovcache.reports.figures import DPI, drawable, drawing, png
+from fovcache.reports.figures import drawable, drawing, png
 from fovcache.reports.palette import DARK, LIGHT, Theme, contrast, stage_colours
 from fovcache.reports.timeline import draw_timeline, shown_spans
 from fovcache.reports.waterfall import draw_waterfall
@@ -169,9 +169,10 @@ def test_a_users_configuration_changes_nothing() -> None:
         "",
     ],
 )
-def test_any_name_can_be_drawn(draw: Callable[..., object], name: str) -> None:
+def test_any_name_can_be_drawn(draw: Callable[..., object], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fovcache.reports.figures.DPI", 40)
     pixels = picture(draw, renamed(full_profile(), name))
-    assert pixels.shape[1] == pytest.approx(9.6 * DPI, abs=2)
+    assert pixels.shape[1] == pytest.approx(9.6 * 40, abs=2)
     assert (pixels != 255).any()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from example_ablations import full_ablation, hostile_ablation, hostile_arms, made_ablation, made_arms, minimal_ablation
+from example_ablations import full_ablation, hostile_ablation, hostile_arms, made_ablation, minimal_ablation
 from example_caches import example_cache
 from example_profiles import faulted_profile, full_profile
 from parsed_page import Page
@@ -63,7 +63,7 @@ def test_the_table_of_estimates_holds_the_ablations_numbers(page: Page) -> None:
     for id, experiments in (("estimates", named_experiments(ablation)), ("layers", ablation.single_layers)):
         head, *rows = page.tables[f"ablation-1-{id}"]
         assert [cell["text"] for cell in head] == [
-            "representation", "experiment", "layers", "features", "effective", "train", "test", "seeds", "accuracy",
+            "representation", "experiment", "features", "effective", "train", "test", "seeds", "accuracy",
             "95 % interval", "sd", "chance",
         ]  # fmt: skip
         cells = [(name, experiment) for name in representations(ablation) for experiment in experiments]
@@ -75,12 +75,12 @@ def test_the_table_of_estimates_holds_the_ablations_numbers(page: Page) -> None:
             said = "1 of 5 trials: not converged after 1000 iterations"
             assert (row[0]["text"], row[1]["text"]) == (cell[0], f"{cell[1]}{said}")
             assert values(row) == [
-                each.num_layers, each.num_features, each.num_effective, 780, 240, each.num_seeds, each.mean, each.sd,
+                each.num_features, each.num_effective, 780, 240, each.num_seeds, each.mean, each.sd,
                 each.chance,
             ]  # fmt: skip
             low, high = (f"{100 * end:.1f}" for end in each.ci95)
-            assert row[9]["text"] == f"{low}\u00a0–\u00a0{high}"
-            assert row[8]["text"] == f"{100 * each.mean:.1f}\u00a0%"
+            assert row[8]["text"] == f"{low}\u00a0–\u00a0{high}"
+            assert row[7]["text"] == f"{100 * each.mean:.1f}\u00a0%"
 
 
 def test_controls_stand_beside_what_they_control(page: Page) -> None:
@@ -95,72 +95,6 @@ def test_controls_stand_beside_what_they_control(page: Page) -> None:
         assert random is not None
         assert shuffled is not None
         assert values(row) == [mine.mean, random.mean, shuffled.mean, mine.chance]
-
-
-def test_differences_have_their_table_with_p_corrected_for_all_of_them(page: Page) -> None:
-    ablation = full_ablation()
-    _, *rows = page.tables["ablation-1-differences"]
-    found = {tuple(cell["text"] for cell in row[:3]): row for row in rows}
-    assert len(found) == len(ablation.differences) == 30
-    for each in ablation.differences:
-        other = "as many random layers" if each.other_control == RANDOM_LAYERS else each.other
-        row = found[each.representation, each.experiment, other]
-        assert values(row) == [each.num_seeds, each.mean, each.p, each.p_holm, each.effect_size]
-        assert each.ci95 is not None
-        low, high = (f"{100 * end:+.1f}".replace("-", "−") for end in each.ci95)
-        assert row[5]["text"] == f"{low}\u00a0to\u00a0{high}"
-        assert row[4]["text"].replace("−", "-") == f"{100 * each.mean:+.1f}"
-        assert each.p_holm is not None
-        assert row[7]["text"] == ("<\u00a00.001" if each.p_holm < 0.001 else f"{each.p_holm:.3f}")
-    for said in (
-        ablation.differences[0].test,
-        "No exact test of so few pairs can give a p below 0.062",
-        "To resolve one",
-    ):
-        assert said in page.shown
-
-
-def test_what_predictions_say_beside_accuracy(page: Page) -> None:
-    ablation = full_ablation()
-    _, *rows = page.tables["ablation-1-metrics"]
-    metrics = {(each.representation, each.experiment): each for each in ablation.metrics if each.control == NO_CONTROL}
-    assert len(rows) == 18
-    for row in rows:
-        each = metrics[row[0]["text"], row[1]["text"]]
-        assert values(row) == [
-            each.macro_f1, each.balanced_accuracy, each.calibration_error, each.brier, each.log_loss, 15_600
-        ]  # fmt: skip
-        lowest = min(mean for mean in each.class_accuracies if mean is not None)
-        worst = ablation.classes[each.class_accuracies.index(lowest)]
-        assert row[4]["text"].startswith(f"{worst}{100 * lowest:.1f}\u00a0% (")
-
-
-def test_classes_are_of_the_cell_that_validation_chooses_and_test_does_not(page: Page) -> None:
-    ablation = full_ablation()
-    validation: dict[tuple[str, str], list[float]] = {}
-    for trial in ablation.trials:
-        if trial.control == NO_CONTROL and trial.experiment in named_experiments(ablation):
-            cell = trial.representation, trial.experiment
-            validation.setdefault(cell, []).append(trial.validation_accuracy)
-    best = max(validation, key=lambda cell: sum(validation[cell]))
-    each = next(each for each in ablation.metrics if (each.representation, each.experiment) == best)
-    _, *rows = page.tables["ablation-1-classes"]
-    assert [row[0]["text"] for row in rows] == list(ablation.classes)
-    for row, mean, answers in zip(rows, each.class_accuracies, each.confusion, strict=True):
-        assert values(row) == [mean, sum(answers) / 5]
-        others = [num for column, num in enumerate(answers) if str(column) != row[0]["text"]]
-        assert row[4]["text"].endswith(f", {100 * max(others) / sum(answers):.1f}\u00a0%")
-    assert f"{best[0]} of {best[1]}, the cell with the highest validation accuracy" in page.shown
-
-    # A cell that is better on test alone is not chosen.
-    flattered = next(name for name in validation if name != best)
-    lucky = tuple(
-        replace(one, mean=0.999) if (one.representation, one.experiment) == flattered else one
-        for one in ablation.estimates
-    )
-    found = chosen(replace(ablation, estimates=lucky))
-    assert found is not None
-    assert (found.representation, found.experiment) == best
 
 
 @pytest.mark.usefixtures("few_figures")
@@ -364,9 +298,10 @@ def test_a_minimal_ablation_has_no_empty_sections(tmp_path: Path) -> None:
     assert "ablation-1-controls" not in page.tables
     assert "Controls" not in page.shown
     assert "Layer by layer" not in page.shown
-    (row,) = page.tables["ablation-1-estimates"][1:]
-    assert row[9]["text"] == row[10]["text"] == "–"
-    for absent in ("Where the time goes", "Differences", "Arms", "linear"):
+    head, row = page.tables["ablation-1-estimates"]
+    assert head[-1]["text"] == "chance"  # no linear baseline
+    assert row[8]["text"] == row[9]["text"] == "–"
+    for absent in ("Where the time goes", "Differences", "Arms"):
         assert absent not in page.shown
     assert len(page.all("img")) == 3
 
@@ -390,45 +325,6 @@ def test_several_profiles_and_ablations_have_a_section_each(tmp_path: Path) -> N
         "waterfall.png", "waterfall-2.png", *(f"{name}.png" for name in ABLATION),
         *(f"{name}-2.png" for name in ABLATION),
     ]  # fmt: skip
-
-
-@pytest.mark.usefixtures("few_figures")
-def test_arms_stand_beside_their_base_and_a_linear_one_beside_every_accuracy(tmp_path: Path) -> None:
-    ablation = made_ablation(["stats"], {"all": 2, "late": 1}, num_layers=2, num_seeds=3)
-    ablation = replace(ablation, protocol={**ablation.protocol, "head": "mlp"})
-    arms = made_arms(ablation)
-    results = Results(name="x", profiles={}, ablations={"ablation.json": ablation}, arms={"ablation.json": arms})
-    files = write_results(results, tmp_path)
-    page = Page(files.html.read_text())
-    _, *rows = page.tables["ablation-1-arms"]
-    told = [(arm.arm, each) for arm in arms for each in arm.differences]
-    assert [row[0]["text"] for row in rows] == [name for name, _ in told]
-    assert [values(row)[1] for row in rows] == [each.mean for _, each in told]
-    assert 'Arm ridge: head is {"kind": "ridge"} instead of {"kind": "mlp"}.' in page.shown
-    assert "Arm small: 1 of its estimates leave out all seeds." in page.shown
-    head, *rows = page.tables["ablation-1-estimates"]
-    assert head[-1]["text"] == "linear"
-    of_ridge = {each.experiment: each.mean for each in arms[1].differences}
-    for row, experiment in zip(rows, ("all", "late"), strict=True):
-        estimate = ablation.estimate("stats", experiment)
-        assert estimate is not None
-        assert row[-1]["values"] == [estimate.mean + of_ridge[experiment]]
-    assert "A linear head, arm ridge, reaches" in page.shown
-    assert files.markdown is not None
-    assert "- Arm ridge: head is" in files.markdown.read_text()
-    assert tmp_path / "figures" / "arms.png" in files.pngs
-
-
-@pytest.mark.usefixtures("few_figures")
-def test_the_confusion_of_a_cell_that_is_asked_for_has_a_name_that_any_disk_takes(tmp_path: Path) -> None:
-    ablation = made_ablation(["stats"], {"all": 2, "a/b": 1, "a:b": 1}, num_layers=2, num_seeds=2, controls=["none"])
-    results = Results(name="x", profiles={}, ablations={"a": ablation}, cells=("stats:a/b", "stats:a:b"))
-    files = write_results(results, tmp_path)
-    names = [path.name for path in files.pngs]
-    assert names[1:] == ["confusion_of_stats_a_b.png", "confusion_of_stats_a_b_.png"]
-    captions = Page(files.html.read_text()).shown
-    assert "Confusion of stats of a/b" in captions
-    assert "Confusion of stats of a:b" in captions
 
 
 @pytest.mark.usefixtures("few_figures")
