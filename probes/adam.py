@@ -81,11 +81,11 @@ class Adam:
         if overflows_H is not None:
             self._num_steps_H -= overflows_H
 
-    def keep(self, network: Network, heads: Sequence[int]) -> None:
-        """Go on with these heads alone, which `network` now has."""
-        index = list(heads)
+    def keep(self, network: Network, blocks: Sequence[Sequence[int]]) -> None:
+        """Go on with these heads alone, which `network` now has in these blocks."""
+        index = [head for heads in blocks for head in heads]
         self._network, self._decays = network, [self._decays[head] for head in index]
-        self._means, self._squares = self._means.kept(index), self._squares.kept(index)
+        self._means, self._squares = self._means.kept(blocks), self._squares.kept(blocks)
         self._num_steps_H = self._num_steps_H[index]
         self._rates = []
 

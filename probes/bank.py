@@ -25,7 +25,7 @@ from .one_thread import one_thread
 from .problem import Problem
 from .training import Plan, Setting, Trained, Training
 
-_TOGETHER = 4
+_TOGETHER = 16
 """Problems of linear heads that a core trains at a time: enough to share the way there, few enough for its cache."""
 _SHARE = 0.5
 """Of the memory that is free, how much may be taken."""
@@ -38,7 +38,7 @@ class _Job:
     """What is trained together."""
 
     problems: tuple[int, ...]
-    """Numbers, rising."""
+    """Numbers."""
     settings: tuple[Setting, ...]
     """Of each problem one or more, in that order; `Setting.problem` is the place in `problems`."""
     places: tuple[tuple[int, int], ...]
@@ -170,9 +170,9 @@ def _chunks(
 
 
 def _alike(problems: Sequence[Problem], numbers: Sequence[int]) -> list[list[int]]:
-    """Problems that can be stepped together."""
+    """Problems that can be stepped together, those with as many columns in a row."""
     groups: dict[tuple[int, int, int], list[int]] = {}
-    for number in numbers:
+    for number in sorted(numbers, key=lambda number: problems[number].x_train_ND.shape[1]):
         each = problems[number]
         key = (len(each.y_train_N), len(each.y_validation_M), each.num_classes)
         groups.setdefault(key, []).append(number)

@@ -57,7 +57,7 @@ class FittedNetworks:
         device = self.networks[0].device
         return torch.cat(
             [
-                torch.cat([network.scores([rows.to(device, torch.float32)]) for network in self.networks])
+                torch.cat([network.scores([rows.to(device, torch.float32)[None]]) for network in self.networks])
                 for rows in x_MD.split(BLOCK)
             ],
             dim=2,

@@ -18,28 +18,28 @@ def initial_network(
     num_classes: int,
     seeds: Sequence[int],
     copies: Sequence[int],
+    blocks: Sequence[Sequence[int]],
     device: torch.device | str = "cpu",
 ) -> Network:
     """Heads for problems of `dims` columns, as many `copies` of each problem's, with hidden layers of `widths`.
 
-    The weights are those of `torch.manual_seed(seed)` and then nn.Linear after nn.Linear, drawn on the CPU: the same
-    on every device.
+    `blocks` are the problems' numbers, rising, divided as the network is to have them. The weights are those of
+    `torch.manual_seed(seed)` and then nn.Linear after nn.Linear, drawn on the CPU: the same on every device.
     """
     drawn = [_drawn([dim, *widths, num_classes], seed) for dim, seed in zip(dims, seeds, strict=True)]
-    repeats = torch.tensor(list(copies))
-    layers = []
+
+    def stacked(layer: int, part: int, problems: Sequence[int]) -> torch.Tensor:
+        values = torch.stack([drawn[problem][layer][part] for problem in problems])
+        return values.repeat_interleave(torch.tensor([copies[problem] for problem in problems]), 0).to(device)
+
+    layers, every = [], range(len(dims))
     for number in range(len(widths) + 1):
-        weights = [one[number][0] for one in drawn]
-        biases = torch.stack([one[number][1] for one in drawn]).repeat_interleave(repeats, 0)
-        if number == 0:
-            stacked = [each.expand(num, -1, -1).clone() for each, num in zip(weights, copies, strict=True)]
-        else:
-            stacked = [torch.stack(weights).repeat_interleave(repeats, 0)]
+        bias_HO = stacked(number, 1, every)
         layers.append(
             Layer(
-                weights=[each.to(device) for each in stacked],
-                bias_HO=biases.to(device),
-                norm=_norm(biases, device) if number < len(widths) else None,
+                weights=[stacked(number, 0, problems) for problems in (blocks if number == 0 else [every])],
+                bias_HO=bias_HO,
+                norm=_norm(bias_HO) if number < len(widths) else None,
             )
         )
     return Network(layers)
@@ -55,6 +55,6 @@ def _drawn(sizes: Sequence[int], seed: int) -> list[tuple[torch.Tensor, torch.Te
     return found
 
 
-def _norm(like: torch.Tensor, device: torch.device | str) -> Norm:
-    ones, zeros = torch.ones_like(like, device=device), torch.zeros_like(like, device=device)
+def _norm(like: torch.Tensor) -> Norm:
+    ones, zeros = torch.ones_like(like), torch.zeros_like(like)
     return Norm(weight_HO=ones, bias_HO=zeros, mean_HO=zeros.clone(), variance_HO=ones.clone())

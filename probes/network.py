@@ -2,17 +2,19 @@
 
 Axes: H heads, which are S for each of P problems, one problem's after the other's; O and I units of a layer and of the
 one below; D columns of a problem's rows; B rows of a batch; K classes. Units stand before samples, so that heads are
-stacked along the first axis and everything that is not a product runs along memory.
+stacked along the first axis and everything that is not a product runs along memory. Problems of the same D and S in a
+row are a block: their first layers are one tensor.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from .products import product, products
+from .products import products
 
 _MOMENTUM = 0.1
 """Of running statistics."""
@@ -20,6 +22,9 @@ _EPSILON = 1e-5
 """Beside a variance."""
 BLOCK = 4096
 """Rows that are scored at a time."""
+
+Below = Sequence[torch.Tensor] | torch.Tensor
+"""What a layer takes: rows [P, B, D] of each block, or values [H, I, B] of the layer below."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -41,7 +46,7 @@ class Layer:
     """Linear, and what follows it."""
 
     weights: list[torch.Tensor]
-    """[S, O, D] for each problem in the first layer, as problems differ in D; else [H, O, I] alone."""
+    """[P · S, O, D] for each block in the first layer, as problems differ in D; else [H, O, I] alone."""
     bias_HO: torch.Tensor
     """Before normalisation, where there is one."""
     norm: Norm | None
@@ -52,8 +57,8 @@ class Layer:
 class _Passed:
     """What going back through a layer needs of the way forth."""
 
-    below: list[torch.Tensor]
-    """Rows [B, D] of each problem, or [H, I, B] alone."""
+    below: Below
+    """The batch, or what the layer below gave."""
     sums_HOB: torch.Tensor
     """What is normalised."""
     mean_HO: torch.Tensor
@@ -68,7 +73,7 @@ class Network:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
         self.parameters: list[torch.Tensor] = []
-        """What is learned: the first layer's weights, a tensor for each problem's heads; then tensors of all heads."""
+        """What is learned: the first layer's weights, a tensor for each block; then tensors of all heads."""
         for layer in layers:
             self.parameters += [*layer.weights, layer.bias_HO]
             if layer.norm is not None:
@@ -88,11 +93,25 @@ class Network:
 
     def zeros(self) -> Network:
         """A network of the same shape, all of whose numbers are 0."""
-        return _mapped(self, lambda first, values: torch.zeros_like(values))
+        return Network(
+            [
+                _changed(layer, [torch.zeros_like(each) for each in layer.weights], torch.zeros_like)
+                for layer in self.layers
+            ]
+        )
 
-    def kept(self, heads: Sequence[int]) -> Network:
-        """Copies of these heads, rising; problems that have none are left out."""
-        return _mapped(self, lambda first, values: _copied(values, _within(heads, first, len(values))))
+    def kept(self, blocks: Sequence[Sequence[int]]) -> Network:
+        """Copies of these heads, rising, in blocks; those of one block are from one block here."""
+        first, *others = self.layers
+        firsts, weights = self.firsts, []
+        for heads in blocks:
+            place = bisect_right(firsts[: len(first.weights)], heads[0]) - 1
+            weights.append(_copied(first.weights[place], [head - firsts[place] for head in heads]))
+        every = [head for heads in blocks for head in heads]
+        layers = [_changed(first, weights, lambda values: _copied(values, every))]
+        for layer in others:
+            layers.append(_changed(layer, [_copied(layer.weights[0], every)], lambda values: _copied(values, every)))
+        return Network(layers)
 
     def gradients(
         self,
@@ -105,21 +124,21 @@ class Network:
     ) -> list[torch.Tensor]:
         """Of the mean cross-entropy of one batch, times `scale_H`; running statistics are brought up to date.
 
-        `rows` are a batch [B, D] of `dtype` for each problem, `masks` dropout's [H or 1, O, B] for each hidden layer,
+        `rows` are a batch [P, B, D] of `dtype` for each block, `masks` dropout's [H or 1, O, B] for each hidden layer,
         and `keep` the share of units that it lets pass. `dtype` is that of products' factors.
         """
         passed: list[_Passed] = []
-        below = list(rows)
+        below: Below = rows
         for number, layer in enumerate(self.layers[:-1]):
-            sums_HOB = _linear(layer, below, dtype, is_first=number == 0)
+            sums_HOB = _sums(layer, below, dtype)
             assert layer.norm is not None
             values_HOB, mean_HO, inverse_HO = _normalised(sums_HOB, layer.norm)
             values_HOB.relu_()
             if masks:
                 values_HOB.mul_(masks[number])
             passed.append(_Passed(below=below, sums_HOB=sums_HOB, mean_HO=mean_HO, inverse_HO=inverse_HO))
-            below = [values_HOB]
-        slope_HOB = _linear(self.layers[-1], below, dtype, is_first=not passed).softmax(1)
+            below = values_HOB
+        slope_HOB = _sums(self.layers[-1], below, dtype).softmax(1)
         minus_one = slope_HOB.new_full((), -1.0).expand(slope_HOB.shape[0], 1, slope_HOB.shape[2])
         slope_HOB.scatter_add_(1, classes_HB[:, None], minus_one)
         slope_HOB.mul_(1 / slope_HOB.shape[2])
@@ -129,7 +148,8 @@ class Network:
         for number in reversed(range(len(passed))):
             slope_HOB = products(self.layers[number + 1].weights[0].transpose(1, 2), slope_HOB, dtype)
             # What dropout or ReLU made 0 stays 0; the rest dropout had enlarged.
-            slope_HOB = torch.ops.aten.threshold_backward(slope_HOB, below[0], 0)
+            assert isinstance(below, torch.Tensor)
+            slope_HOB = torch.ops.aten.threshold_backward(slope_HOB, below, 0)
             if masks:
                 slope_HOB.mul_(1 / keep)
             norm = self.layers[number].norm
@@ -142,46 +162,48 @@ class Network:
         return found
 
     def scores(self, rows: Sequence[torch.Tensor]) -> torch.Tensor:
-        """float32 [H, K, M]: logits by running statistics, without dropout, of M rows [M, D] for each problem."""
-        parts = zip(*(each.split(BLOCK) for each in rows), strict=True)
+        """float32 [H, K, M]: logits by running statistics, without dropout, of M rows, [P, M, D] for each block."""
+        parts = zip(*(each.split(BLOCK, dim=1) for each in rows), strict=True)
         found = [self._scores(list(part)) for part in parts]
         return found[0] if len(found) == 1 else torch.cat(found, dim=2)
 
-    def _scores(self, below: list[torch.Tensor]) -> torch.Tensor:
-        for number, layer in enumerate(self.layers[:-1]):
-            sums_HOB = _linear(layer, below, torch.float32, is_first=number == 0)
-            norm = layer.norm
+    def _scores(self, below: Below) -> torch.Tensor:
+        for layer in self.layers[:-1]:
+            sums_HOB, norm = _sums(layer, below, torch.float32), layer.norm
             assert norm is not None
             inverse_HO = (norm.variance_HO + _EPSILON).rsqrt_()
             sums_HOB.sub_(norm.mean_HO[:, :, None]).mul_((norm.weight_HO * inverse_HO)[:, :, None])
-            below = [sums_HOB.add_(norm.bias_HO[:, :, None]).relu_()]
-        return _linear(self.layers[-1], below, torch.float32, is_first=len(self.layers) == 1)
+            below = sums_HOB.add_(norm.bias_HO[:, :, None]).relu_()
+        return _sums(self.layers[-1], below, torch.float32)
 
 
-def _linear(layer: Layer, below: list[torch.Tensor], dtype: torch.dtype, *, is_first: bool) -> torch.Tensor:
-    """float32 [H, O, B]."""
-    if is_first:  # all heads of a problem have the same rows: one product
+def _sums(layer: Layer, below: Below, dtype: torch.dtype) -> torch.Tensor:
+    """float32 [H, O, B]: weights times what is below, and biases."""
+    if isinstance(below, torch.Tensor):
+        sums_HOB = products(layer.weights[0], below, dtype)
+    else:  # all heads of a problem have the same rows: one product
         parts = [
-            product(weight.flatten(0, 1), rows.t(), dtype).view(len(weight), -1, len(rows))
+            products(_by_problem(weight, rows), rows.transpose(1, 2), dtype).view(*weight.shape[:2], -1)
             for weight, rows in zip(layer.weights, below, strict=True)
         ]
         sums_HOB = parts[0] if len(parts) == 1 else torch.cat(parts)
-    else:
-        sums_HOB = products(layer.weights[0], below[0], dtype)
     return sums_HOB.add_(layer.bias_HO[:, :, None])
 
 
-def _weight_gradients(
-    layer: Layer, below: list[torch.Tensor], slope_HOB: torch.Tensor, dtype: torch.dtype
-) -> list[torch.Tensor]:
+def _weight_gradients(layer: Layer, below: Below, slope_HOB: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
     """As `Layer.weights`."""
-    if below[0].dim() == 3:
-        return [products(slope_HOB, below[0].transpose(1, 2), dtype)]
+    if isinstance(below, torch.Tensor):
+        return [products(slope_HOB, below.transpose(1, 2), dtype)]
     slopes = slope_HOB.split([len(weight) for weight in layer.weights])
     return [
-        product(slope.flatten(0, 1), rows, dtype).view_as(weight)
+        products(_by_problem(slope, rows), rows, dtype).view_as(weight)
         for slope, rows, weight in zip(slopes, below, layer.weights, strict=True)
     ]
+
+
+def _by_problem(values_HOX: torch.Tensor, rows_PBD: torch.Tensor) -> torch.Tensor:
+    """[P, S · O, X]: units of all heads of each of a block's problems."""
+    return values_HOX.reshape(len(rows_PBD), -1, values_HOX.shape[2])
 
 
 def _normalised(sums_HOB: torch.Tensor, norm: Norm) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -217,31 +239,20 @@ def _normalised_back(
     return sums.view(shape), weight.view(shape[:2]), bias.view(shape[:2])
 
 
-def _mapped(network: Network, change: Callable[[int, torch.Tensor], torch.Tensor]) -> Network:
-    """Of each tensor, given its first head; first weights that come to no heads are left out."""
-    layers, firsts = [], network.firsts
-    for number, layer in enumerate(network.layers):
-        weights = [change(firsts[place] if number == 0 else 0, values) for place, values in enumerate(layer.weights)]
-        norm = layer.norm
-        layers.append(
-            Layer(
-                weights=[each for each in weights if len(each)],
-                bias_HO=change(0, layer.bias_HO),
-                norm=norm
-                and Norm(
-                    weight_HO=change(0, norm.weight_HO),
-                    bias_HO=change(0, norm.bias_HO),
-                    mean_HO=change(0, norm.mean_HO),
-                    variance_HO=change(0, norm.variance_HO),
-                ),
-            )
-        )
-    return Network(layers)
-
-
-def _within(heads: Sequence[int], first: int, num: int) -> list[int]:
-    """Those of a tensor that begins with head `first` and has `num`, by their place in it."""
-    return [head - first for head in heads if first <= head < first + num]
+def _changed(layer: Layer, weights: list[torch.Tensor], change: Callable[[torch.Tensor], torch.Tensor]) -> Layer:
+    """With these weights, and the rest changed."""
+    norm = layer.norm
+    return Layer(
+        weights=weights,
+        bias_HO=change(layer.bias_HO),
+        norm=norm
+        and Norm(
+            weight_HO=change(norm.weight_HO),
+            bias_HO=change(norm.bias_HO),
+            mean_HO=change(norm.mean_HO),
+            variance_HO=change(norm.variance_HO),
+        ),
+    )
 
 
 def _copied(values: torch.Tensor, places: Sequence[int]) -> torch.Tensor:

@@ -16,6 +16,10 @@ _SMALL = 0.001
 """A smallest p below is no hindrance, and not told."""
 
 
+_MAX_FEATURES = 40
+"""Rows of the table of features; `ablation.json` has all."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTable:
     """Cells by rows."""
@@ -91,8 +95,11 @@ def features_table(ablation: Ablation) -> TextTable:
     """Where the numbers of each layer came from."""
     rows = [
         (each.encoder, each.layer, each.pool, " × ".join(map(str, each.row_shape)), each.weights, each.feature[:12])
-        for each in ablation.features
+        for each in ablation.features[:_MAX_FEATURES]
     ]
+    num_more = len(ablation.features) - len(rows)
+    if num_more:
+        rows.append(("…", f"and {num_more:,} more", "", "", "", ""))
     columns = ("encoder", "layer", "pool", "row shape", "weights", "feature")
     return TextTable(title="Features", columns=columns, rows=tuple(rows))
 

@@ -1,7 +1,7 @@
 """Training heads side by side: epochs of steps, validation after each, and every head's best weights.
 
 Axes: P problems with as many samples and classes; H heads, which are some candidates of each, one problem's after the
-other's; N rows of train; B of a batch.
+other's; B rows of a batch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .initial_network import initial_network
 from .loss_scale import LossScale
 from .network import Network
 from .problem import Problem
+from .row_batches import Batches
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -76,49 +77,37 @@ class Trained:
     """Samples that it was stepped on, each time counted."""
 
 
-class Rows:
-    """A problem's rows as training needs them."""
-
-    def __init__(self, problem: Problem, dtype: torch.dtype) -> None:
-        device = problem.x_train_ND.device
-        self.train_ND = problem.x_train_ND.to(torch.float32).to(dtype)
-        self.classes_N = torch.from_numpy(problem.y_train_N).to(device)
-        self.validation_MD = problem.x_validation_MD.to(torch.float32)
-        self.validation_classes_M = torch.from_numpy(problem.y_validation_M).to(device)
-        self.order = torch.Generator().manual_seed(problem.order_seed)
-
-
 class Training:
     """Heads that are stepped together. What one comes to does not depend on the others, but for rounding."""
 
     def __init__(self, problems: Sequence[Problem], settings: Sequence[Setting], plan: Plan) -> None:
         """`settings` are in the order of their problems, and each problem has one."""
-        counts = [sum(setting.problem == number for setting in settings) for number in range(len(problems))]
         self._plan = plan
         self._dtype = getattr(torch, plan.precision)
-        self._rows = [Rows(problem, self._dtype) for problem in problems]
         self._device = problems[0].x_train_ND.device
+        self._owners = [setting.problem for setting in settings]
+        self._batches = Batches(problems, self._dtype)
+        self._batches.keep(self._owners)
         seeds = [problem.initialisation_seed for problem in problems]
         self._network = initial_network(
             [problem.x_train_ND.shape[1] for problem in problems],
             plan.widths,
             problems[0].num_classes,
             seeds,
-            counts,
+            [self._owners.count(number) for number in range(len(problems))],
+            self._batches.blocks,
             self._device,
         )
         self._dropout = Dropout(plan.dropout, plan.widths, seeds, self._device)
         self._adam = Adam(self._network, [setting.decay for setting in settings], plan.optimiser)
         self._scale = LossScale(len(settings), self._device) if plan.precision == "float16" else None
         self._live = list(range(len(settings)))
-        self._owners = [setting.problem for setting in settings]
-        self._owner_H = torch.tensor(self._owners, device=self._device)
         self._stopping = [EarlyStopping(patience=plan.patience) for _ in settings]
         self._plateaus = [
             Plateau(rate=setting.rate, factor=plan.plateau_factor, patience=plan.plateau_patience)
             for setting in settings
         ]
-        self._best = [self._network.kept([head]) for head in range(len(settings))]
+        self._best = [self._network.kept([[head]]) for head in range(len(settings))]
         self._trained: list[Trained | None] = [None] * len(settings)
         self._seen = 0
 
@@ -134,24 +123,16 @@ class Training:
 
     def _pass(self, check: Callable[[], None]) -> None:
         """One epoch of steps."""
-        orders_PN = torch.stack([torch.randperm(len(rows.train_ND), generator=rows.order) for rows in self._rows])
-        orders_PN = orders_PN.to(self._device)
-        classes_PN = torch.stack([rows.classes_N for rows in self._rows]).gather(1, orders_PN)
-        classes_HN = classes_PN[self._owner_H]
         rates = [self._plateaus[head].rate for head in self._live]
-        for start, end in batches(orders_PN.shape[1], self._plan.batch_size, whole=bool(self._plan.widths)):
+        for rows, classes_HB in self._batches.epoch(self._plan.batch_size, whole=bool(self._plan.widths)):
             check()
-            rows = [
-                own.train_ND.index_select(0, order_N[start:end])
-                for own, order_N in zip(self._rows, orders_PN, strict=True)
-            ]
-            self._step(rows, classes_HN[:, start:end], rates)
-            self._seen += end - start
+            self._step(rows, classes_HB, rates)
+            self._seen += classes_HB.shape[1]
 
     def _step(self, rows: list[torch.Tensor], classes_HB: torch.Tensor, rates: list[float]) -> None:
         masks = self._dropout.masks(classes_HB.shape[1])
-        if len(self._live) > len(self._rows) > 1:
-            masks = [mask[self._owner_H] for mask in masks]
+        if len(self._live) > self._batches.num_problems > 1:
+            masks = [mask[self._batches.owner_H] for mask in masks]
         scale = self._scale
         gradients = self._network.gradients(
             rows, classes_HB, masks, 1 - self._plan.dropout, self._dtype, None if scale is None else scale.scale_H
@@ -165,9 +146,8 @@ class Training:
 
     def _accuracies(self) -> list[float]:
         """On validation, of each head; not a number where a score is not finite."""
-        scores_HKM = self._network.scores([rows.validation_MD for rows in self._rows])
-        classes_PM = torch.stack([rows.validation_classes_M for rows in self._rows])
-        right_H = (scores_HKM.max(1).indices == classes_PM[self._owner_H]).double().mean(1)
+        scores_HKM = self._network.scores(self._batches.validation)
+        right_H = (scores_HKM.max(1).indices == self._batches.validation_classes_HM).double().mean(1)
         right_H[~scores_HKM.flatten(1).isfinite().all(1)] = torch.nan
         found: list[float] = right_H.tolist()
         return found
@@ -178,7 +158,7 @@ class Training:
         for place, (head, accuracy) in enumerate(zip(self._live, accuracies, strict=True)):
             stopping = self._stopping[head]
             if stopping.improves(accuracy):
-                self._best[head] = self._network.kept([place])
+                self._best[head] = self._network.kept([[place]])
             self._plateaus[head].step(accuracy)
             has_diverged = accuracy != accuracy  # only what is not a number
             if not (has_diverged or stopping.is_over or epoch == self._plan.epochs):
@@ -198,23 +178,16 @@ class Training:
 
     def _go_on(self, places: list[int]) -> None:
         """With these of the heads alone."""
-        self._network = self._network.kept(places)
-        self._adam.keep(self._network, places)
-        if self._scale is not None:
-            self._scale.keep(places)
         owners = [self._owners[place] for place in places]
         problems = sorted(set(owners))
-        self._dropout.keep(problems)
-        self._rows = [self._rows[problem] for problem in problems]
         self._owners = [problems.index(owner) for owner in owners]
-        self._owner_H = torch.tensor(self._owners, device=self._device)
-
-
-def batches(num: int, size: int, *, whole: bool) -> list[tuple[int, int]]:
-    """Where batches of an epoch begin and end. A last one of a single sample is left out of those that are `whole`.
-
-    Batch normalisation cannot take one sample, and torch raises. Orders differ from epoch to epoch, so that it is
-    another sample each time.
-    """
-    found = [(start, min(start + size, num)) for start in range(0, num, size)]
-    return found[:-1] if whole and num % size == 1 else found
+        self._batches.keep(owners)
+        self._dropout.keep(problems)
+        blocks = [
+            [places[number] for number, owner in enumerate(self._owners) if owner in block]
+            for block in self._batches.blocks
+        ]
+        self._network = self._network.kept(blocks)
+        self._adam.keep(self._network, blocks)
+        if self._scale is not None:
+            self._scale.keep(places)

@@ -39,7 +39,15 @@ Batches = Iterator[tuple[torch.Tensor, torch.Tensor]]
 
 
 def linear(
-    *, rows: int, dims: int, problems: int, candidates: int, epochs: int, rounds: int, threads: Sequence[int]
+    *,
+    rows: int,
+    dims: int,
+    problems: int,
+    candidates: int,
+    epochs: int,
+    rounds: int,
+    threads: Sequence[int],
+    peer_threads: Sequence[int],
 ) -> Comparison:
     """Linear heads: `candidates` of each problem, which has rows, first weights and an order of its own."""
     rates = tuple(float(each) for each in np.logspace(-4, -2, candidates))
@@ -48,7 +56,7 @@ def linear(
     wanted = _wanted(head, made)
     methods = [_ours(head, made, num, wanted) for num in threads]
     for name, batches, at_most in ((INDEXING, indexed, 4), (LOADER, loaded, 1)):
-        methods += [_theirs(head, made, name, batches, num, wanted[:at_most]) for num in threads]
+        methods += [_theirs(head, made, name, batches, num, wanted[:at_most]) for num in peer_threads]
     title = f"{problems} × {candidates} linear heads by AdamW on {rows} × {dims}, {NUM_CLASSES} classes, batch 256"
     comparison = compare(title, methods, unit="head-epochs", rounds=rounds)
     mine = _best(comparison, OURS)
@@ -255,8 +263,8 @@ def main() -> None:
     options = parser.parse_args()
     shared: dict[str, Any] = {"rounds": options.rounds, "threads": options.threads}
     comparisons = [
-        linear(rows=5000, dims=384, problems=5, candidates=9, epochs=5, **shared),
-        linear(rows=5000, dims=384, problems=45, candidates=1, epochs=5, **shared),
+        linear(rows=5000, dims=384, problems=5, candidates=9, epochs=5, peer_threads=options.threads, **shared),
+        linear(rows=5000, dims=384, problems=45, candidates=1, epochs=5, peer_threads=options.threads, **shared),
         mlp(rows=700, dims=640, problems=12, epochs=10, **shared),
         mlp(rows=700, dims=8576, problems=12, epochs=5, **shared),
     ]

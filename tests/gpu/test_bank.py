@@ -66,7 +66,7 @@ def test_a_step_waits_for_nothing_on_the_device() -> None:
     made = [on_gpu(each) for each in problems()[:2]]
     training = Training(made, [Setting(problem=number, rate=1e-3, decay=0.0) for number in (0, 1)], MLP._plan())
     classes = torch.stack([torch.from_numpy(each.y_train_N[:64]) for each in made]).cuda()
-    rows = [each.x_train_ND[:64].float() for each in made]
+    rows = [each.x_train_ND[:64].float()[None] for each in made]
     with torch.no_grad():
         training._step(rows, classes, [1e-3, 1e-3])
         torch.cuda.set_sync_debug_mode("error")

@@ -17,8 +17,9 @@ from fovcache.probes import bank
 from fovcache.probes.fitted_networks import FittedNetworks
 from fovcache.probes.one_thread import one_thread
 from fovcache.probes.problem import Problem
+from fovcache.probes.row_batches import bounds
 from fovcache.probes.trained import LinearHead, MlpHead
-from fovcache.probes.training import Setting, Trained, Training, batches
+from fovcache.probes.training import Setting, Trained, Training
 
 LINEAR = LinearHead(learning_rates=(3e-2, 1e-2, 1e-3), weight_decays=(0.0, 1.0), patience=3, epochs=25, batch_size=64)
 MLP = MlpHead(hidden=(24, 16), patience=4, plateau_patience=1, epochs=25, batch_size=64)
@@ -133,7 +134,7 @@ def test_mlps_stepped_at_once_are_those_stepped_alone(precision: str) -> None:
         problem = problems[setting.problem]
         (alone,) = Training([problem], [replace(setting, problem=0)], head._plan()).run()
         assert (found.num_epochs, found.best_epoch) == (alone.num_epochs, alone.best_epoch)
-        rows = [problem.x_validation_MD.float()]
+        rows = [problem.x_validation_MD.float()[None]]
         assert (found.network.scores(rows) - alone.network.scores(rows)).abs().max() < 1e-3
 
 
@@ -211,9 +212,9 @@ def test_a_head_that_diverges_keeps_what_it_had_and_says_so() -> None:
 
 
 def test_a_last_batch_of_one_sample_is_left_out_of_an_mlps_epoch_alone() -> None:
-    assert batches(129, 64, whole=True) == [(0, 64), (64, 128)]
-    assert batches(129, 64, whole=False) == [(0, 64), (64, 128), (128, 129)]
-    assert batches(130, 64, whole=True) == batches(130, 64, whole=False) == [(0, 64), (64, 128), (128, 130)]
+    assert bounds(129, 64, whole=True) == [(0, 64), (64, 128)]
+    assert bounds(129, 64, whole=False) == [(0, 64), (64, 128), (128, 129)]
+    assert bounds(130, 64, whole=True) == bounds(130, 64, whole=False) == [(0, 64), (64, 128), (128, 130)]
     problem = made_problem(129)
     for head, seen in ((replace(MLP, epochs=2), 2 * 128), (replace(LINEAR, epochs=2), 6 * 2 * 129)):
         (fitted,) = head.fit([problem])
@@ -226,7 +227,7 @@ def test_an_error_in_one_job_stops_the_others(monkeypatch: pytest.MonkeyPatch) -
     train = Training.run
 
     def run(training: Training, check: object) -> list[Trained]:
-        if training._device.type == "cpu" and len(training._rows[0].train_ND) == 50:
+        if training._batches._num_rows == 50:
             failed.set()
             raise MemoryError("no room")
         assert failed.wait(60)
@@ -249,7 +250,7 @@ def test_jobs_are_few_problems_at_a_time_and_each_candidate_is_in_one() -> None:
         assert sorted(places) == [(number, candidate) for number in range(41) for candidate in range(2)]
         return found
 
-    assert [len(job.problems) for job in jobs(LINEAR, 1e12)] == [4] * 10 + [1]
+    assert [len(job.problems) for job in jobs(LINEAR, 1e12)] == [16, 16, 8, 1]
     assert [len(job.problems) for job in jobs(LINEAR, 5 * jobs(LINEAR, 0)[0].size_bytes)] == [2] * 20 + [1]
     assert [len(job.places) for job in jobs(MLP, 1e12)] == [1] * 82
 
