@@ -1,8 +1,8 @@
 """A bank of heads: problems × candidates, divided into what is trained together.
 
 On a GPU heads with as many samples and classes are trained together, as many as memory allows. On a CPU each core
-trains its own, on one thread: linear heads some problems at a time, with all candidates; an MLP alone, whose products
-keep a core busy by themselves. So the bits of a head do not depend on the number of cores.
+trains its own, on one thread: linear heads a few at a time; an MLP alone, since its products keep a core busy by
+themselves. What is trained together there depends on no machine, so that bits do not on the number of cores.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from .one_thread import one_thread
 from .problem import Problem
 from .training import Plan, Setting, Trained, Training
 
-_TOGETHER = 16
-"""Problems of linear heads that a core trains at a time: enough to share the way there, few enough for its cache."""
+_TOGETHER = 8
+"""Linear heads that a core trains at a time, or those of one problem: enough to share the way there, few enough for
+every core to have some."""
+_TOGETHER_BYTES = 256 << 20
+"""That they take at most, if they are of several problems."""
 _SHARE = 0.5
 """Of the memory that is free, how much may be taken."""
-_STATES = 5
-"""A head's weights, their gradients, two moments and the best weights so far."""
+_STATES = 6
+"""A head's weights, gradients, two moments, directions, and the best weights so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +69,7 @@ def train_bank(
         found.update(_run(job, problems, plan, threading.Event()))
     if on_cpu:
         num_threads, free = _num_threads(), _SHARE * psutil.virtual_memory().available
-        jobs = sorted(
-            _jobs_of_cores(problems, on_cpu, candidates, plan, num_threads, free), key=lambda job: -job.size_bytes
-        )
+        jobs = sorted(_jobs_of_cores(problems, on_cpu, candidates, plan), key=lambda job: -job.size_bytes)
         _check_room(jobs[0], problems, free)
         found.update(_run_in_threads(jobs, problems, plan, min(num_threads, int(free / jobs[0].size_bytes))))
     return [[found[number, place] for place in range(len(candidates))] for number in range(len(problems))]
@@ -125,19 +126,13 @@ def _run(
 
 
 def _jobs_of_cores(
-    problems: Sequence[Problem],
-    numbers: Sequence[int],
-    candidates: Sequence[tuple[float, float]],
-    plan: Plan,
-    num_threads: int,
-    free: float,
+    problems: Sequence[Problem], numbers: Sequence[int], candidates: Sequence[tuple[float, float]], plan: Plan
 ) -> Iterator[_Job]:
-    if plan.widths:
-        for number, candidate in itertools.product(numbers, range(len(candidates))):
-            yield _job(problems, [number], [candidate], candidates, plan)
+    if not plan.widths:
+        yield from _chunks(problems, numbers, candidates, plan, _TOGETHER // len(candidates), _TOGETHER_BYTES)
         return
-    most = min(_TOGETHER, -(-len(numbers) // num_threads))
-    yield from _chunks(problems, numbers, candidates, plan, most, free / num_threads)
+    for number, candidate in itertools.product(numbers, range(len(candidates))):
+        yield _job(problems, [number], [candidate], candidates, plan)
 
 
 def _jobs_of_device(
@@ -162,7 +157,7 @@ def _chunks(
         chunk: list[int] = []
         for number in alike:
             larger = _job(problems, [*chunk, number], every, candidates, plan)
-            if chunk and (len(chunk) == most or larger.size_bytes > room_bytes):
+            if chunk and (len(chunk) >= most or larger.size_bytes > room_bytes):
                 yield _job(problems, chunk, every, candidates, plan)
                 chunk = []
             chunk.append(number)

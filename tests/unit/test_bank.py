@@ -98,15 +98,23 @@ def test_autocast_is_torchs_within_its_precision(precision: str, within: float) 
         assert np.abs(found - exact).max() > 0
 
 
-@pytest.mark.parametrize("head", [LINEAR, MLP])
-def test_a_head_is_bit_for_bit_the_same_alone_and_in_company(head: LinearHead) -> None:
+@pytest.mark.parametrize("head", [LINEAR, replace(LINEAR, learning_rates=(1e-2,), weight_decays=(0.1,)), MLP])
+def test_a_head_is_the_same_alone_and_in_company(head: LinearHead) -> None:
     problems = unlike_problems()
     together = head.fit(problems)
     for problem, fitted in zip(problems, together, strict=True):
         (alone,) = head.fit([problem])
-        assert bits(alone) == bits(fitted)
         assert alone.samples_seen == fitted.samples_seen
+        assert alone.best_epochs == fitted.best_epochs
+        for found, wanted in zip(fitted.networks, alone.networks, strict=True):
+            for one, other in zip(found.parameters, wanted.parameters, strict=True):
+                assert (one - other).abs().max() < 1e-6
     assert bits(together[0]) != bits(together[4])
+
+
+def test_an_mlp_on_the_cpu_is_bit_for_bit_the_same_in_company() -> None:
+    problems = unlike_problems()
+    assert [bits(MLP.fit([each])[0]) for each in problems] == [bits(each) for each in MLP.fit(problems)]
 
 
 @pytest.mark.parametrize("head", [LINEAR, MLP])
@@ -181,7 +189,9 @@ def test_whatever_problems_stand_together_each_is_as_alone(
     ]
     for problem, fitted in zip(problems, head.fit(problems), strict=True):
         (alone,) = head.fit([problem])
-        assert bits(alone) == bits(fitted)
+        assert alone.best_epochs == fitted.best_epochs
+        off = alone.probabilities(problem.x_validation_MD) - fitted.probabilities(problem.x_validation_MD)
+        assert np.abs(off).max() < 1e-5
         if not hidden:
             assert fitted.best_epochs == tuple(each.best_epoch for each in plain(problem, head))
 
@@ -240,24 +250,26 @@ def test_an_error_in_one_job_stops_the_others(monkeypatch: pytest.MonkeyPatch) -
     assert not [thread.name for thread in threading.enumerate() if "bank" in thread.name]
 
 
-def test_jobs_are_few_problems_at_a_time_and_each_candidate_is_in_one() -> None:
-    problems = [made_problem(40, seed=seed) for seed in range(40)] + [made_problem(41)]
-    pairs = [(1e-3, 0.0), (1e-2, 0.0)]
+def test_jobs_are_of_few_heads_and_each_candidate_is_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = [made_problem(40, seed=seed) for seed in range(10)] + [made_problem(41)]
 
-    def jobs(head: LinearHead, free: float) -> list[bank._Job]:
-        found = list(bank._jobs_of_cores(problems, range(41), pairs, head._plan(), 2, free))
+    def jobs(head: LinearHead, num_candidates: int) -> list[bank._Job]:
+        pairs = [(1e-3, float(number)) for number in range(num_candidates)]
+        found = list(bank._jobs_of_cores(problems, range(11), pairs, head._plan()))
         places = [place for job in found for place in job.places]
-        assert sorted(places) == [(number, candidate) for number in range(41) for candidate in range(2)]
+        assert sorted(places) == [(number, candidate) for number in range(11) for candidate in range(num_candidates)]
         return found
 
-    assert [len(job.problems) for job in jobs(LINEAR, 1e12)] == [16, 16, 8, 1]
-    assert [len(job.problems) for job in jobs(LINEAR, 5 * jobs(LINEAR, 0)[0].size_bytes)] == [2] * 20 + [1]
-    assert [len(job.places) for job in jobs(MLP, 1e12)] == [1] * 82
+    assert [len(job.problems) for job in jobs(LINEAR, 2)] == [4, 4, 2, 1]
+    assert [len(job.problems) for job in jobs(LINEAR, 9)] == [1] * 11
+    assert [len(job.places) for job in jobs(MLP, 2)] == [1] * 22
+    monkeypatch.setattr(bank, "_TOGETHER_BYTES", jobs(LINEAR, 4)[0].size_bytes - 1)
+    assert [len(job.problems) for job in jobs(LINEAR, 4)] == [1] * 11
 
 
 def test_a_head_that_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     free = SimpleNamespace(available=200_000)
     monkeypatch.setattr(bank.psutil, "virtual_memory", lambda: free)
-    replace(LINEAR, learning_rates=(1e-3,), epochs=1).fit([made_problem(seed=seed) for seed in range(5)])
+    replace(LINEAR, epochs=1).fit([made_problem()])
     with pytest.raises(UsageError, match=r"training a head on 20 numbers of each .*, and 97.7 KiB can be taken"):
         MLP.fit([made_problem()])
