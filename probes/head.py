@@ -61,10 +61,6 @@ class Head(Protocol):
         """Whether it is trained by steps: seeds decide its initialisation and the order of its samples, and many
         problems are fitted faster together than in threads of their own."""
 
-    @property
-    def runs_on_gpu(self) -> bool:
-        """Whether it runs where its rows are; else on the CPU."""
-
     def document(self) -> Document:
         """Everything that decides its numbers, for the keys of trials and for readers."""
 

@@ -129,11 +129,6 @@ class KnnHead:
         """False."""
         return False
 
-    @property
-    def runs_on_gpu(self) -> bool:
-        """True."""
-        return True
-
     def document(self) -> Document:
         """Its k, and what is near."""
         return {"name": self.name, "neighbours": list(self.neighbours), "metric": self.metric}

@@ -131,11 +131,6 @@ class LogisticHead:
         """False."""
         return False
 
-    @property
-    def runs_on_gpu(self) -> bool:
-        """True."""
-        return True
-
     def document(self) -> Document:
         """Its strengths, and when it stops."""
         return {

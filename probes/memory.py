@@ -12,8 +12,6 @@ from fovcache.console import human_bytes
 from fovcache.errors import UsageError
 from fovcache.loaders.residency import free_host_bytes
 
-from .head import Head
-
 if TYPE_CHECKING:
     import torch
 
@@ -50,11 +48,11 @@ class Room:
     kept_bytes: int
     """Numbers of layers that may be kept."""
 
-    def place(self, head: Head, needed_bytes: int) -> torch.device | str:
-        """Where a head is to run that takes so much: on a GPU that has room for it, else on the CPU."""
+    def place(self, needed_bytes: int) -> torch.device | str:
+        """Where heads are to run that take so much: on a GPU that has room for it, else on the CPU."""
         import torch
 
-        if self.device.type != "cuda" or not head.runs_on_gpu:
+        if self.device.type != "cuda":
             return "cpu"
         total = torch.cuda.get_device_properties(self.device).total_memory
         return self.device if needed_bytes < _SHARE * total else "cpu"

@@ -124,11 +124,6 @@ class RidgeHead:
         """False."""
         return False
 
-    @property
-    def runs_on_gpu(self) -> bool:
-        """True."""
-        return True
-
     def document(self) -> Document:
         """Its strengths, and what chooses."""
         return {"name": self.name, "strengths": list(self.strengths), "select": self.select}

@@ -71,11 +71,6 @@ class LinearHead:
         """True."""
         return True
 
-    @property
-    def runs_on_gpu(self) -> bool:
-        """True."""
-        return True
-
     def document(self) -> Document:
         """All of its settings."""
         return {"name": self.name, **{key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}}

@@ -91,7 +91,7 @@ class Work:
         needed = needed_bytes(self._task, index, self._room.num_workers)
         if self._head.is_trained:
             needed = together_bytes(self._task, batch.cells)
-        return x.to(self._room.place(self._head, needed))
+        return x.to(self._room.place(needed))
 
     def _side_by_side(self, batch: Batch, x_of: Mapping[int, torch.Tensor]) -> Iterator[Event]:
         """Heads of a closed form, one a thread."""

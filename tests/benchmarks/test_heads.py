@@ -10,7 +10,6 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from fovcache.bench.peers import heads, logistic_path, ridge_path
-from fovcache.builder.request import available_cores
 from fovcache.probes.evaluate import run_trial
 from fovcache.probes.head import make_head
 from fovcache.probes.ridge import RidgeHead
@@ -86,13 +85,13 @@ def test_split_by_group(benchmark: BenchmarkFixture, made: tuple[np.ndarray, np.
 
 
 def test_linear_heads_are_fifty_times_a_data_loader_and_five_times_indexing() -> None:
-    """Fails as the ridge path does. The peers have one thread, since more make them slower, and ours has all cores, of
-    which it takes four to be fifty times as fast."""
+    """Fails as the ridge path does. The peers have one thread, since more make them slower, and ours has all cores.
+    Fifty times has not been reached yet: 26 (18 – 28) on two."""
     comparison = heads.linear(
         rows=5000, dims=384, problems=5, candidates=9, epochs=5, rounds=7, threads=THREADS[-1:], peer_threads=[1]
     )
     to_loader, to_indexing = comparison.bars
-    assert to_loader.high >= heads.LINEAR_TO_LOADER * min(4, available_cores()) / 4
+    assert to_loader.high >= heads.LINEAR_TO_LOADER
     assert to_indexing.high >= heads.LINEAR_TO_INDEXING
 
 
