@@ -136,8 +136,8 @@ def _difference_sentences(differences: Sequence[Difference]) -> Iterator[str]:
     sized = [each for each in differences if each.effect_size is not None]
     if sized:
         yield (
-            "d is Cohen's d_z, the mean difference in standard deviations of a single pair's; a pair is a seed, or an "
-            "answer to a test item where all seeds have the same test"
+            "effect size d is Cohen's d_z, the mean difference in standard deviations of a single pair's; a pair is a "
+            "seed, or an answer to a test item where all seeds have the same test"
         )
     smallest = [each.smallest_p for each in differences if each.smallest_p is not None]
     if smallest and max(smallest) > _SMALL:
