@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 def print_suite(output: Output, suite: Suite) -> None:
     """The base, what arms change, and what went wrong in them."""
-    from fovcache.probes.arms_table import arm_sentences, arms_table
-    from fovcache.probes.tables import failures_table
+    from fovcache.probes.tables.ablation_tables import failures_table
+    from fovcache.probes.tables.arms_table import arm_sentences, arms_table
 
     print_ablation(output, suite.base)
     failed = [replace(failures_table(each), title=f"Failed in arm {name}") for name, each in suite.arms.items()]
@@ -28,7 +28,7 @@ def print_suite(output: Output, suite: Suite) -> None:
 
 def print_ablation(output: Output, ablation: Ablation) -> None:
     """The tables, what they are of, and what went wrong."""
-    from fovcache.probes.tables import sentences, shown_tables
+    from fovcache.probes.tables.ablation_tables import sentences, shown_tables
 
     for table in shown_tables(ablation, intervals=False):
         output.table(table.title, table.columns, table.rows)

@@ -23,11 +23,11 @@ import numpy as np
 
 from fovcache.builder.progress import OnProgress, Progress, silent
 from fovcache.console import progress_bar
-from fovcache.probes.coverage import Draw, joined, split_of, trial_of, truth_of
-from fovcache.probes.intervals import Interval, corrected_resampled_interval, items_interval
 from fovcache.probes.one_thread import one_thread
-from fovcache.probes.resplits import resplits_interval
 from fovcache.probes.splits import GIVEN, RESPLIT, TEST, TRAIN, SplitRule
+from fovcache.probes.statistics.coverage import Draw, joined, split_of, trial_of, truth_of
+from fovcache.probes.statistics.intervals import Interval, corrected_resampled_interval, items_interval
+from fovcache.probes.statistics.resplits import resplits_interval
 
 from .made_loras.gauge import ORTHOGONAL
 from .made_loras.population import TEXT_DOWN, LoraPopulation

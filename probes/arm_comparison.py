@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .assembly import scored_of
-from .differences import corrected, paired_difference
 from .result import NO_CONTROL, Ablation, ArmComparison, Difference, Trial
-from .result_folder import read_predictions
-from .summary import of_cells
-from .task import Task
+from .running.assembly import scored_of
+from .running.result_folder import read_predictions
+from .running.task import Task
+from .statistics.differences import corrected, paired_difference
+from .statistics.summary import of_cells
 
 
 def compare_arms(

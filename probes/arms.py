@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fovcache.errors import UsageError
 
-from .head import make_head
+from .heads.head import make_head
 
 if TYPE_CHECKING:
     from .config import AblationConfig

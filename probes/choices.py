@@ -9,7 +9,7 @@ from typing import Any
 from fovcache.derived.representation import resolve_representation
 from fovcache.errors import UsageError
 
-from .head import RIDGE, make_head
+from .heads.head import RIDGE, make_head
 from .splits import GIVEN
 
 

@@ -18,7 +18,7 @@ from .choices import EncoderChoice as EncoderChoice
 from .choices import HeadChoice as HeadChoice
 from .choices import RepresentationChoice as RepresentationChoice
 from .choices import SplitChoice as SplitChoice
-from .head import HEADS, RIDGE, head_settings
+from .heads.head import HEADS, RIDGE, head_settings
 from .splits import INDEPENDENT, KINDS, RESPLIT
 from .toml_table import TomlTable, read_toml
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .head import Fitted, Head
+from .heads.head import Fitted, Head
+from .heads.problem import Problem
 from .one_thread import one_thread
-from .problem import Problem
 from .scaling import Scaling, fit_scaling
 from .splits import Partition
 

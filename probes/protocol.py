@@ -10,8 +10,7 @@ from fovcache.errors import UsageError
 from fovcache.keys.digest import bytes_digest, document_digest
 
 from .config import INITIALISATION, ORDER, SEEDED, SPLIT, AblationConfig
-from .head import Head, make_head
-from .intervals import ONE_HEAD, SOME_HEADS
+from .heads.head import Head, make_head
 from .result import SHUFFLED_LABELS
 from .samples import LabelledSamples
 from .splits import (
@@ -25,6 +24,7 @@ from .splits import (
     partition,
     varies_with_seed,
 )
+from .statistics.intervals import ONE_HEAD, SOME_HEADS
 
 PROTOCOL_VERSION = 2
 """Raised when the same trial would come to other numbers: it is in every trial's key."""

@@ -13,19 +13,19 @@ from fovcache.builder.progress import OnProgress, silent
 from fovcache.builder.request import pick_device
 from fovcache.errors import UsageError
 
-from .assembly import assemble
-from .batches import Batch, banks, side_by_side
 from .config import AblationConfig
-from .events import AtWork, Done, Event
 from .grid import Cell
-from .memory import Room, bank_bytes, check_memory, fitted_bytes
-from .page import PAGE_FILE, page
 from .result import Ablation, Trial
-from .result_folder import ResultFolder, open_folder
-from .task import Task, open_task
-from .teller import Teller
-from .trials_table import TABLE_FILE, trials_parquet
-from .work import Executor, InProcess
+from .running.assembly import assemble
+from .running.batches import Batch, banks, side_by_side
+from .running.events import AtWork, Done, Event
+from .running.memory import Room, bank_bytes, check_memory, fitted_bytes
+from .running.result_folder import ResultFolder, open_folder
+from .running.task import Task, open_task
+from .running.teller import Teller
+from .running.work import Executor, InProcess
+from .tables.page import PAGE_FILE, page
+from .tables.trials_table import TABLE_FILE, trials_parquet
 
 
 def run_ablation(
@@ -56,7 +56,7 @@ def run_ablation(
 def executor(*, isolate: bool, timeout_s: float | None) -> Iterator[Executor]:
     """What runs cells. Raises UsageError for a limit that nothing would watch."""
     if isolate:
-        from .isolate import Isolated
+        from .running.isolate import Isolated
 
         with Isolated(timeout_s) as isolated:
             yield isolated

@@ -14,13 +14,13 @@ from fovcache.builder.request import pick_device
 from .arm_comparison import compare_arms
 from .arms import changed_settings
 from .config import AblationConfig
-from .memory import check_memory
-from .page import PAGE_FILE, page
 from .result import ARMS_FILE, ARMS_FORMAT, Ablation, ArmComparison
-from .result_folder import write_files
 from .run import executor, run_task
-from .task import open_task
-from .teller import Teller
+from .running.memory import check_memory
+from .running.result_folder import write_files
+from .running.task import open_task
+from .running.teller import Teller
+from .tables.page import PAGE_FILE, page
 
 ARMS_FOLDER = "arms"
 

@@ -8,7 +8,7 @@ from fovcache.builder.request import pick_device
 from fovcache.probes.config import read_config
 from fovcache.probes.result import NO_CONTROL, SHUFFLED_LABELS, Ablation
 from fovcache.probes.run import run_ablation
-from fovcache.probes.tables import accuracy, experiments_table, interval, sentences
+from fovcache.probes.tables.ablation_tables import accuracy, experiments_table, interval, sentences
 
 from ..profiler.environment import environment
 from .ablation_config import ablation_config

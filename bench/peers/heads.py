@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fovcache.probes.problem import Problem
-from fovcache.probes.trained import LinearHead, MlpHead
+from fovcache.probes.heads.problem import Problem
+from fovcache.probes.heads.trained import LinearHead, MlpHead
 
 from .comparison import Comparison, Method, compare, finish
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fovcache.probes.logistic import LogisticHead
+from fovcache.probes.heads.logistic import LogisticHead
 from fovcache.probes.one_thread import one_thread
 
 from .comparison import Comparison, Method, compare, finish

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fovcache.probes.knn import KnnHead
+from fovcache.probes.heads.knn import KnnHead
 from fovcache.probes.one_thread import one_thread
 
 from .comparison import Comparison, Method, compare, finish

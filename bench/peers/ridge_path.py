@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fovcache.probes.ridge import LEAVE_ONE_OUT, RidgeHead
+from fovcache.probes.heads.ridge import LEAVE_ONE_OUT, RidgeHead
 
 from .comparison import Comparison, Method, compare, finish
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from fovcache.errors import UsageError
 from fovcache.store.storage import LocalStorage
 
-from ..page import escaped, markdown_table
+from ..tables.page import escaped, markdown_table
 from .result import RESULT_FILE, Quality
 from .tables import sentences, shown_tables
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..tables import TextTable
+from ..tables.ablation_tables import TextTable
 from .result import Numbers, Quality
 
 _NONE = "–"

@@ -11,8 +11,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fovcache.bench.peers import heads, logistic_path, ridge_path
 from fovcache.probes.evaluate import run_trial
-from fovcache.probes.head import make_head
-from fovcache.probes.ridge import RidgeHead
+from fovcache.probes.heads.head import make_head
+from fovcache.probes.heads.ridge import RidgeHead
 from fovcache.probes.splits import SplitRule, partition
 
 NUM_ROWS, NUM_DIMS, NUM_CLASSES = 5000, 384, 10

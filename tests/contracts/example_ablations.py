@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from fovcache.probes.metrics import Calibration, calibration, confusion_matrix, macro_f1, recalls
 from fovcache.probes.result import (
     CONTROLS,
     NO_CONTROL,
@@ -25,6 +24,7 @@ from fovcache.probes.result import (
     Metrics,
     Trial,
 )
+from fovcache.probes.statistics.metrics import Calibration, calibration, confusion_matrix, macro_f1, recalls
 
 REPRESENTATIONS = (
     "simple_stats", "stats", "rank_based", "distribution", "spectral", "matrix_norms", "frequency", "info_theoretic",

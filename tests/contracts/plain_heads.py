@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fovcache.probes.dropout import Dropout
-from fovcache.probes.problem import Problem
-from fovcache.probes.trained import LinearHead, MlpHead
+from fovcache.probes.heads.dropout import Dropout
+from fovcache.probes.heads.problem import Problem
+from fovcache.probes.heads.trained import LinearHead, MlpHead
 
 
 def made_problem(

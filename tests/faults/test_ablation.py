@@ -22,8 +22,8 @@ from fovcache.console import run_command
 from fovcache.errors import DamageError, UsageError
 from fovcache.probes.config import read_config
 from fovcache.probes.result import Ablation, read_ablation
-from fovcache.probes.result_folder import open_folder
 from fovcache.probes.run import run_ablation
+from fovcache.probes.running.result_folder import open_folder
 
 CONFIG = """
 cache = "cache"
@@ -250,7 +250,7 @@ def test_the_command_prints_what_it_writes(ablate: Callable[..., Any], tmp_path:
 def test_a_failed_cell_is_in_the_table_and_in_the_status(
     ablate: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fovcache.probes.ridge import RidgeHead
+    from fovcache.probes.heads.ridge import RidgeHead
 
     def fit(*given: Any) -> Any:
         raise FloatingPointError("it [did] not work")

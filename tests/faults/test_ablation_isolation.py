@@ -14,16 +14,16 @@ from signal_cache import build_signal_cache, write_images
 
 from fovcache.builder.progress import Progress
 from fovcache.errors import UsageError
-from fovcache.probes.batches import BY_ITSELF
 from fovcache.probes.config import AblationConfig, ControlChoice, HeadChoice, RepresentationChoice
 from fovcache.probes.result import Ablation
 from fovcache.probes.run import run_ablation
+from fovcache.probes.running.batches import BY_ITSELF
 
 RIDGE = HeadChoice()
 LINEAR = HeadChoice(kind="linear", settings={"epochs": 2, "learning_rates": [0.01], "weight_decays": [0.01]})
 FAULTY = """
 import ctypes, os, signal, time
-from fovcache.probes.{module} import {head}
+from fovcache.probes.heads.{module} import {head}
 
 real = {head}.fit
 
@@ -87,7 +87,7 @@ def numbers(ablation: Ablation) -> dict[tuple[str, int], object]:
 
 def processes() -> list[psutil.Process]:
     """Those that run trials for this one."""
-    return [each for each in psutil.Process().children() if "fovcache.probes.worker" in each.cmdline()]
+    return [each for each in psutil.Process().children() if "fovcache.probes.running.worker" in each.cmdline()]
 
 
 @pytest.mark.parametrize(("head", "at"), [(RIDGE, 3), (LINEAR, 0)], ids=["ridge", "linear"])

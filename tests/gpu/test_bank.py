@@ -7,9 +7,9 @@ import pytest
 import torch
 from plain_heads import made_problem
 
-from fovcache.probes import bank
-from fovcache.probes.problem import Problem
-from fovcache.probes.trained import LinearHead, MlpHead
+from fovcache.probes.heads import bank
+from fovcache.probes.heads.problem import Problem
+from fovcache.probes.heads.trained import LinearHead, MlpHead
 
 pytestmark = pytest.mark.needs_cuda
 
@@ -61,7 +61,7 @@ def test_heads_beyond_its_memory_are_trained_in_turns(monkeypatch: pytest.Monkey
 
 def test_a_step_waits_for_nothing_on_the_device() -> None:
     """Only the accuracies of an epoch are waited for."""
-    from fovcache.probes.training import Setting, Training
+    from fovcache.probes.heads.training import Setting, Training
 
     made = [on_gpu(each) for each in problems()[:2]]
     training = Training(made, [Setting(problem=number, rate=1e-3, decay=0.0) for number in (0, 1)], MLP._plan())

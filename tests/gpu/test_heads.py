@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fovcache.probes.evaluate import run_trial
-from fovcache.probes.head import Head, make_head
+from fovcache.probes.heads.head import Head, make_head
 from fovcache.probes.splits import Partition
 
 pytestmark = pytest.mark.needs_cuda

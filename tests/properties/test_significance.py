@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fovcache.probes.intervals import corrected_resampled_interval, items_interval, t_interval
-from fovcache.probes.significance import holm, mcnemar, paired_bootstrap
+from fovcache.probes.statistics.intervals import corrected_resampled_interval, items_interval, t_interval
+from fovcache.probes.statistics.significance import holm, mcnemar, paired_bootstrap
 
 P = st.floats(0, 1)
 OFF = st.lists(st.integers(-100, 100), min_size=2, max_size=12).map(lambda counts: [each / 100 for each in counts])

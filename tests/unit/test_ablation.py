@@ -16,10 +16,10 @@ from signal_cache import LAYERS, build_signal_cache, write_images
 import fovcache
 from fovcache.errors import UsageError
 from fovcache.probes.config import AblationConfig, ControlChoice, HeadChoice, RepresentationChoice, SplitChoice
+from fovcache.probes.heads.ridge import RidgeHead
 from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, read_ablation
-from fovcache.probes.result_folder import read_predictions
-from fovcache.probes.ridge import RidgeHead
 from fovcache.probes.run import run_ablation
+from fovcache.probes.running.result_folder import read_predictions
 
 NO_CONTROLS = ControlChoice(shuffled_labels=False, random_layers=False)
 STATS = (RepresentationChoice(name="simple_stats"),)

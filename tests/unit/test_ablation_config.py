@@ -18,7 +18,7 @@ from fovcache.probes.config import (
     RepresentationChoice,
     read_config,
 )
-from fovcache.probes.head import HEADS, head_settings
+from fovcache.probes.heads.head import HEADS, head_settings
 
 WHOLE = """
 cache = "cache"

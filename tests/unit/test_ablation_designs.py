@@ -9,10 +9,10 @@ import pytest
 from signal_cache import build_signal_cache, write_images
 
 from fovcache.probes.config import AblationConfig, ControlChoice, RepresentationChoice, SplitChoice
-from fovcache.probes.page import page
 from fovcache.probes.result import SHUFFLED_LABELS, Ablation
-from fovcache.probes.result_folder import read_predictions
 from fovcache.probes.run import run_ablation
+from fovcache.probes.running.result_folder import read_predictions
+from fovcache.probes.tables.page import page
 
 
 @pytest.fixture(scope="module")

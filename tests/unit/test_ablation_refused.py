@@ -13,7 +13,7 @@ from signal_cache import CLASSES, build_signal_cache, write_images
 import fovcache
 from fovcache.errors import SelectionError, SplitError, UsageError
 from fovcache.probes.config import AblationConfig, ControlChoice, EncoderChoice, RepresentationChoice, SplitChoice
-from fovcache.probes.problem import Problem
+from fovcache.probes.heads.problem import Problem
 from fovcache.probes.result import Ablation, read_ablation
 from fovcache.probes.run import run_ablation
 
@@ -119,7 +119,7 @@ def test_too_many_numbers_for_the_memory_are_refused_with_their_bytes(
 def test_a_cell_that_raises_is_told_and_the_others_go_on(
     build: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fovcache.probes.ridge import RidgeHead
+    from fovcache.probes.heads.ridge import RidgeHead
 
     folder = build()
     real = RidgeHead.fit

@@ -15,11 +15,11 @@ from fovcache.builder.progress import Progress
 from fovcache.errors import UsageError
 from fovcache.probes.arms import changed_settings
 from fovcache.probes.config import read_config, with_device
-from fovcache.probes.page import PAGE_FILE
 from fovcache.probes.result import NO_CONTROL, read_ablation
 from fovcache.probes.run import run_ablation
-from fovcache.probes.significance import holm
+from fovcache.probes.statistics.significance import holm
 from fovcache.probes.suite import ARMS_FILE, Suite, run_suite
+from fovcache.probes.tables.page import PAGE_FILE
 
 BASE = """
 cache = "cache"

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from plain_heads import Plain, made_problem, train_plainly
 
 from fovcache.errors import UsageError
-from fovcache.probes import bank
-from fovcache.probes.fitted_networks import FittedNetworks
+from fovcache.probes.heads import bank
+from fovcache.probes.heads.fitted_networks import FittedNetworks
+from fovcache.probes.heads.problem import Problem
+from fovcache.probes.heads.row_batches import bounds
+from fovcache.probes.heads.trained import LinearHead, MlpHead
+from fovcache.probes.heads.training import Setting, Trained, Training
 from fovcache.probes.one_thread import one_thread
-from fovcache.probes.problem import Problem
-from fovcache.probes.row_batches import bounds
-from fovcache.probes.trained import LinearHead, MlpHead
-from fovcache.probes.training import Setting, Trained, Training
 
 LINEAR = LinearHead(learning_rates=(3e-2, 1e-2, 1e-3), weight_decays=(0.0, 1.0), patience=3, epochs=25, batch_size=64)
 MLP = MlpHead(hidden=(24, 16), patience=4, plateau_patience=1, epochs=25, batch_size=64)

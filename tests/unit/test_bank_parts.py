@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fovcache.probes import loss_scale, products
-from fovcache.probes.adam import Adam
-from fovcache.probes.dropout import Dropout
-from fovcache.probes.early_stopping import EarlyStopping, Plateau
-from fovcache.probes.initial_network import initial_network
-from fovcache.probes.loss_scale import LossScale
-from fovcache.probes.network import Network
+from fovcache.probes.heads import loss_scale, products
+from fovcache.probes.heads.adam import Adam
+from fovcache.probes.heads.dropout import Dropout
+from fovcache.probes.heads.early_stopping import EarlyStopping, Plateau
+from fovcache.probes.heads.initial_network import initial_network
+from fovcache.probes.heads.loss_scale import LossScale
+from fovcache.probes.heads.network import Network
 from fovcache.probes.one_thread import one_thread
 
 CPU = torch.device("cpu")
@@ -232,6 +232,6 @@ def test_heads_that_are_kept_are_copies() -> None:
 def test_scores_of_many_rows_are_those_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
     net, rows = network(), [torch.randn(1, 30, 5), torch.randn(1, 30, 7)]
     whole = net.scores(rows)
-    monkeypatch.setattr("fovcache.probes.network.BLOCK", 8)
+    monkeypatch.setattr("fovcache.probes.heads.network.BLOCK", 8)
     assert np.allclose(whole, net.scores(rows), atol=1e-6)
     assert whole.shape == (3, 3, 30)

@@ -14,16 +14,16 @@ from signal_cache import build_signal_cache, write_images
 
 from fovcache.builder.progress import Progress
 from fovcache.errors import DamageError
-from fovcache.probes import memory
-from fovcache.probes.batches import BY_ITSELF, Batch, banks, side_by_side
 from fovcache.probes.config import AblationConfig, HeadChoice, RepresentationChoice
-from fovcache.probes.pace import Pace
-from fovcache.probes.problem import Problem
+from fovcache.probes.heads.problem import Problem
+from fovcache.probes.heads.trained import LinearHead
 from fovcache.probes.result import Ablation, Trial
 from fovcache.probes.run import run_ablation
-from fovcache.probes.task import Task, open_task
-from fovcache.probes.trained import LinearHead
-from fovcache.probes.trials_table import trials_parquet
+from fovcache.probes.running import memory
+from fovcache.probes.running.batches import BY_ITSELF, Batch, banks, side_by_side
+from fovcache.probes.running.pace import Pace
+from fovcache.probes.running.task import Task, open_task
+from fovcache.probes.tables.trials_table import trials_parquet
 
 LINEAR = HeadChoice(kind="linear", settings={"epochs": 3, "learning_rates": [0.01], "weight_decays": [0.01]})
 

@@ -1,6 +1,12 @@
 """The protocol's own intervals hold the truth of made populations as often as they say."""
 
-from fovcache.probes.coverage import GIVEN_POPULATIONS, RESPLIT_POPULATIONS, Coverage, simulate_given, simulate_resplit
+from fovcache.probes.statistics.coverage import (
+    GIVEN_POPULATIONS,
+    RESPLIT_POPULATIONS,
+    Coverage,
+    simulate_given,
+    simulate_resplit,
+)
 
 
 def found(rows: list[Coverage], method: str, num_seeds: int) -> Coverage:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fovcache.probes.differences import corrected, differences
-from fovcache.probes.intervals import corrected_resampled_interval, items_interval
 from fovcache.probes.result import NO_CONTROL, RANDOM_LAYERS, Difference, Trial
-from fovcache.probes.result_folder import open_folder
-from fovcache.probes.significance import mcnemar
+from fovcache.probes.running.result_folder import open_folder
 from fovcache.probes.splits import GIVEN, INDEPENDENT, RESPLIT
-from fovcache.probes.summary import Scored, estimates
+from fovcache.probes.statistics.differences import corrected, differences
+from fovcache.probes.statistics.intervals import corrected_resampled_interval, items_interval
+from fovcache.probes.statistics.significance import mcnemar
+from fovcache.probes.statistics.summary import Scored, estimates
 
 NUM = 200
 LABELS = np.arange(NUM) % 4

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from fovcache.errors import UsageError
 from fovcache.probes.evaluate import SealedLabels, run_trial, shuffled_labels
-from fovcache.probes.head import Head, make_head
+from fovcache.probes.heads.head import Head, make_head
 from fovcache.probes.splits import Partition, SplitRule, partition
 
 RIDGE = make_head("ridge")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fovcache.probes.intervals import ONE_HEAD, corrected_resampled_interval, items_interval, t_interval
+from fovcache.probes.statistics.intervals import ONE_HEAD, corrected_resampled_interval, items_interval, t_interval
 
 VALUES = (0.71, 0.74, 0.69, 0.73, 0.75)
 

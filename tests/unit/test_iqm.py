@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fovcache.probes.iqm import iqm, iqm_interval
+from fovcache.probes.statistics.iqm import iqm, iqm_interval
 
 
 def test_it_is_what_rliable_says() -> None:

@@ -6,9 +6,9 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from fovcache.errors import UsageError
-from fovcache.probes import knn
-from fovcache.probes.head import make_head
-from fovcache.probes.knn import KnnHead
+from fovcache.probes.heads import knn
+from fovcache.probes.heads.head import make_head
+from fovcache.probes.heads.knn import KnnHead
 
 NEIGHBOURS = (1, 2, 5, 20)
 

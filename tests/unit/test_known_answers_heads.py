@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from fovcache.probes.head import Fitted, make_head
-from fovcache.probes.ridge import LEAVE_ONE_OUT
+from fovcache.probes.heads.head import Fitted, make_head
+from fovcache.probes.heads.ridge import LEAVE_ONE_OUT
 
 
 def digits_exercise() -> tuple[torch.Tensor, np.ndarray, torch.Tensor, np.ndarray]:

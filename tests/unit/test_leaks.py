@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fovcache.probes.leaks import ALARM, shuffled_cells
 from fovcache.probes.result import NO_CONTROL, SHUFFLED_LABELS, Trial
+from fovcache.probes.statistics.leaks import ALARM, shuffled_cells
 
 
 def trial(experiment: str, seed: int, accuracy: float, control: str = SHUFFLED_LABELS, chance: float = 0.25) -> Trial:

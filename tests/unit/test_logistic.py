@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
 
 from fovcache.errors import UsageError
-from fovcache.probes.head import make_head
-from fovcache.probes.logistic import FittedLogistic, LogisticHead
+from fovcache.probes.heads.head import make_head
+from fovcache.probes.heads.logistic import FittedLogistic, LogisticHead
 from fovcache.probes.one_thread import one_thread
 
 STRENGTHS = (0.01, 1.0, 100.0)

@@ -23,8 +23,8 @@ from fovcache.bench.lora_truth import (
 )
 from fovcache.bench.made_loras.gauge import ORTHOGONAL
 from fovcache.bench.made_loras.population import TEXT_DOWN, LoraPopulation
-from fovcache.probes.coverage import split_of, trial_of
 from fovcache.probes.splits import RESPLIT, SplitRule
+from fovcache.probes.statistics.coverage import split_of, trial_of
 
 SMALL = SuiteSize(num_samples=200, num_seeds=4, num_fresh=600)
 OF = {scenario.name: scenario for scenario in SCENARIOS}

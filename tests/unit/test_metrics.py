@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from example_ablations import full_ablation
 
-from fovcache.probes.intervals import corrected_resampled_interval, items_interval, t_interval
-from fovcache.probes.metrics import calibration, confusion_matrix, macro_f1, metrics, recalls
-from fovcache.probes.page import page
 from fovcache.probes.result import NO_CONTROL, SHUFFLED_LABELS, Metrics, Trial
-from fovcache.probes.result_folder import open_folder
+from fovcache.probes.running.result_folder import open_folder
 from fovcache.probes.splits import GIVEN, INDEPENDENT, RESPLIT
-from fovcache.probes.summary import Scored
+from fovcache.probes.statistics.intervals import corrected_resampled_interval, items_interval, t_interval
+from fovcache.probes.statistics.metrics import calibration, confusion_matrix, macro_f1, metrics, recalls
+from fovcache.probes.statistics.summary import Scored
+from fovcache.probes.tables.page import page
 
 NUM = 120
 

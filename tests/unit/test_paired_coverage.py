@@ -2,9 +2,9 @@
 
 import pytest
 
-from fovcache.probes.coverage import RESPLIT_POPULATIONS
-from fovcache.probes.paired_coverage import NO_DIFFERENCE, simulate_family, simulate_pairs
 from fovcache.probes.splits import GIVEN, INDEPENDENT, RESPLIT
+from fovcache.probes.statistics.coverage import RESPLIT_POPULATIONS
+from fovcache.probes.statistics.paired_coverage import NO_DIFFERENCE, simulate_family, simulate_pairs
 
 
 @pytest.mark.parametrize("kind", [RESPLIT, INDEPENDENT, GIVEN])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fovcache.errors import UsageError
-from fovcache.probes.problem import Problem
+from fovcache.probes.heads.problem import Problem
 
 
 def problem(labels: list[int], num_classes: int) -> Problem:

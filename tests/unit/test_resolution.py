@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from fovcache.probes.intervals import Interval, corrected_resampled_interval, items_interval, t_interval
-from fovcache.probes.resolution import draws_to_resolve, items_to_resolve, samples_to_resolve
+from fovcache.probes.statistics.intervals import Interval, corrected_resampled_interval, items_interval, t_interval
+from fovcache.probes.statistics.resolution import draws_to_resolve, items_to_resolve, samples_to_resolve
 
 OFF = np.array([0.02, 0.05, -0.01, 0.03, 0.04])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fovcache.probes.intervals import items_interval
-from fovcache.probes.resplits import resplits_interval
+from fovcache.probes.statistics.intervals import items_interval
+from fovcache.probes.statistics.resplits import resplits_interval
 
 NUM, NUM_TEST = 200, 40
 

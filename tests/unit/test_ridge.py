@@ -11,8 +11,8 @@ from sklearn.linear_model import RidgeClassifier, RidgeClassifierCV
 
 from fovcache.errors import UsageError
 from fovcache.probes.evaluate import run_trial
-from fovcache.probes.head import make_head
-from fovcache.probes.ridge import LEAVE_ONE_OUT, RidgeHead
+from fovcache.probes.heads.head import make_head
+from fovcache.probes.heads.ridge import LEAVE_ONE_OUT, RidgeHead
 from fovcache.probes.splits import Partition
 
 STRENGTHS = (0.01, 1.0, 100.0, 10000.0)

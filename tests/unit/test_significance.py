@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fovcache.probes.intervals import items_interval
-from fovcache.probes.significance import effect_size, holm, mcnemar, paired_bootstrap, smallest_p
+from fovcache.probes.statistics.intervals import items_interval
+from fovcache.probes.statistics.significance import effect_size, holm, mcnemar, paired_bootstrap, smallest_p
 
 
 def test_holm_is_rs_p_adjust() -> None:

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from fovcache.errors import UsageError
 from fovcache.probes.evaluate import run_trial
-from fovcache.probes.head import make_head
+from fovcache.probes.heads.head import make_head
 from fovcache.probes.splits import Partition
 
 

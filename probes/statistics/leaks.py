@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .result import SHUFFLED_LABELS, Trial
+from ..result import SHUFFLED_LABELS, Trial
 from .significance import holm
 from .summary import of_cells
 

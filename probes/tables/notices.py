@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from .config import AblationConfig
-from .features import AblationInput
-from .intervals import ONE_HEAD, Interval
-from .leaks import ALARM, shuffled_cells
-from .protocol import Protocol
-from .result import Trial
-from .splits import GIVEN
+from ..config import AblationConfig
+from ..features import AblationInput
+from ..protocol import Protocol
+from ..result import Trial
+from ..splits import GIVEN
+from ..statistics.intervals import ONE_HEAD, Interval
+from ..statistics.leaks import ALARM, shuffled_cells
 
 
 def notices(

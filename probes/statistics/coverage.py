@@ -1,6 +1,6 @@
 """How often the intervals hold what they say: the protocol itself on made populations whose truth is known.
 
-`python -m fovcache.probes.coverage` prints the numbers of docs/statistics.md.
+`python -m fovcache.probes.statistics.coverage` prints the numbers of docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .evaluate import Outcome, run_trial
-from .head import RIDGE, make_head
+from ..evaluate import Outcome, run_trial
+from ..heads.head import RIDGE, make_head
+from ..one_thread import one_thread
+from ..splits import GIVEN, RESPLIT, TEST, TRAIN, Partition, SplitRule, partition
 from .intervals import corrected_resampled_interval, items_interval, t_interval
-from .one_thread import one_thread
-from .splits import GIVEN, RESPLIT, TEST, TRAIN, Partition, SplitRule, partition
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 NUM_REPEATS = 2000

@@ -12,10 +12,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..result import NO_CONTROL, Metrics, Trial
+from ..running.result_folder import read_predictions
+from ..splits import GIVEN, INDEPENDENT
 from .intervals import corrected_resampled_interval, items_interval, t_interval
-from .result import NO_CONTROL, Metrics, Trial
-from .result_folder import read_predictions
-from .splits import GIVEN, INDEPENDENT
 from .summary import Scored, of_cells
 
 _Intervals: TypeAlias = tuple[tuple[float, float] | None, ...]

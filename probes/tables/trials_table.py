@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from .result import Trial
+from ..result import Trial
 
 TABLE_FILE = "trials.parquet"
 _TEXT_OF = {"setting": lambda value: json.dumps(value, sort_keys=True)}

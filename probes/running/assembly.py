@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .differences import differences
-from .grid import Cell
-from .metrics import metrics
-from .notices import notices
-from .result import Ablation, FailedTrial, Trial
-from .summary import Scored, estimates, spoken_for
+from ..grid import Cell
+from ..result import Ablation, FailedTrial, Trial
+from ..statistics.differences import differences
+from ..statistics.metrics import metrics
+from ..statistics.summary import Scored, estimates, spoken_for
+from ..tables.notices import notices
 from .task import Task
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from ..result import Ablation, ArmComparison
+from .ablation_tables import TextTable, sentences, shown_tables
 from .answers_table import answers_table
 from .arms_table import arm_sentences, arms_table
-from .result import Ablation, ArmComparison
-from .tables import TextTable, sentences, shown_tables
 
 PAGE_FILE = "ablation.md"
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .result import ArmComparison
-from .tables import DIFFERENCE_COLUMNS, TextTable, difference_cells
+from ..result import ArmComparison
+from .ablation_tables import DIFFERENCE_COLUMNS, TextTable, difference_cells
 
 _MOST_SHOWN = 60
 """Characters of a value; ARMS_FILE has all of it."""

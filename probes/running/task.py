@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from fovcache.cache import open_cache
 from fovcache.keys.digest import document_digest
 
-from .config import AblationConfig
-from .features import AblationInput, open_input
-from .grid import Cell, grid
-from .protocol import Protocol, make_protocol
+from ..config import AblationConfig
+from ..features import AblationInput, open_input
+from ..grid import Cell, grid
+from ..protocol import Protocol, make_protocol
 
 _TRIAL_COST = 50_000
 """What a trial takes beside its numbers, in numbers × samples."""

@@ -10,10 +10,10 @@ from statistics import median
 
 import numpy as np
 
+from ..result import NO_CONTROL, Estimate, Trial
+from ..running.result_folder import has_predictions, read_predictions
+from ..splits import GIVEN, INDEPENDENT, RESPLIT
 from .intervals import SOME_HEADS, Interval, corrected_resampled_interval, items_interval, t_interval
-from .result import NO_CONTROL, Estimate, Trial
-from .result_folder import has_predictions, read_predictions
-from .splits import GIVEN, INDEPENDENT, RESPLIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ import torch
 from fovcache.errors import UsageError, nearest
 from fovcache.keys.digest import Document
 
+from ..one_thread import one_thread
 from .head import KNN
-from .one_thread import one_thread
 from .problem import Problem
 
 NEIGHBOURS = (1, 3, 5, 10, 20)

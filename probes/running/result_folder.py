@@ -23,7 +23,7 @@ from fovcache.store.safetensors_file import array_bytes, file_parts, parse_heade
 from fovcache.store.storage import LocalStorage
 from fovcache.typed_json import revive
 
-from .result import RESULT_FILE, TRIALS_FILE, Ablation, Trial
+from ..result import RESULT_FILE, TRIALS_FILE, Ablation, Trial
 
 PREDICTIONS = "predictions"
 LOCK_FILE = ".lock"

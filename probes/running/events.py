@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from fovcache.typed_json import revive
 
-from .result import Trial
+from ..result import Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,15 +16,15 @@ from fovcache.console import THREAD_PREFIX
 from fovcache.errors import EnvironmentFailure, FovcacheError, UsageError
 from fovcache.store.storage import LocalStorage
 
+from ..config import INITIALISATION, ORDER
+from ..evaluate import Outcome, Prepared, finish, prepare, shuffled_labels
+from ..heads.head import Fitted
+from ..one_thread import one_thread
+from ..result import SHUFFLED_LABELS, Trial
 from .batches import Batch, groups
-from .config import INITIALISATION, ORDER
-from .evaluate import Outcome, Prepared, finish, prepare, shuffled_labels
 from .events import AtWork, Done, Event, Failed
-from .head import Fitted
 from .memory import Room, needed_bytes, together_bytes
 from .numbers import Numbers
-from .one_thread import one_thread
-from .result import SHUFFLED_LABELS, Trial
 from .result_folder import keep_predictions
 from .task import Task
 

@@ -1,6 +1,6 @@
 """A process that runs cells of ablations, until its standard input closes or it is killed.
 
-python -m fovcache.probes.worker      (see isolate.py, which starts it; lines of JSON come in and go out)
+python -m fovcache.probes.running.worker      (see isolate.py, which starts it; lines of JSON come in and go out)
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fovcache.child_process import end_child, private_pipes
 from fovcache.errors import DamageError, EnvironmentFailure, FovcacheError
 from fovcache.typed_json import revive
 
+from ..config import AblationConfig
 from .batches import Batch
-from .config import AblationConfig
 from .events import event_message
 from .memory import Room
 from .task import Task, open_task

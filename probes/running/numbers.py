@@ -6,8 +6,8 @@ from collections.abc import Generator, Sequence
 
 import torch
 
-from .config import RepresentationChoice
-from .features import AblationInput
+from ..config import RepresentationChoice
+from ..features import AblationInput
 
 
 class Numbers:

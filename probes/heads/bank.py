@@ -21,7 +21,7 @@ from fovcache.builder.request import available_cores
 from fovcache.console import THREAD_PREFIX, human_bytes
 from fovcache.errors import UsageError
 
-from .one_thread import one_thread
+from ..one_thread import one_thread
 from .problem import Problem
 from .training import Plan, Setting, Trained, Training
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from .leaks import ALARM, shuffled_cells
-from .result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Difference, Estimate
+from ..result import NO_CONTROL, RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, Difference, Estimate
+from ..statistics.leaks import ALARM, shuffled_cells
 
 _NONE = "–"
 _LEVEL = 0.05

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..result import NO_CONTROL, RANDOM_LAYERS, Difference, Trial
+from ..splits import GIVEN, INDEPENDENT
 from .intervals import Interval, items_interval
 from .resolution import draws_to_resolve, items_to_resolve, samples_to_resolve
-from .result import NO_CONTROL, RANDOM_LAYERS, Difference, Trial
 from .significance import effect_size, holm, mcnemar, smallest_p
-from .splits import GIVEN, INDEPENDENT
 from .summary import Scored, of_cells
 
 Pairs = Sequence[tuple[Trial, Trial]]

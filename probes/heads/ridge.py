@@ -14,8 +14,8 @@ import torch
 from fovcache.errors import UsageError, nearest
 from fovcache.keys.digest import Document
 
+from ..one_thread import one_thread
 from .head import RIDGE, checked_strengths
-from .one_thread import one_thread
 from .principal_axes import PrincipalAxes, principal_axes
 from .problem import Problem
 

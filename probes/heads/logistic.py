@@ -11,8 +11,8 @@ import torch
 from fovcache.errors import UsageError
 from fovcache.keys.digest import Document
 
+from ..one_thread import one_thread
 from .head import LOGISTIC, checked_strengths
-from .one_thread import one_thread
 from .principal_axes import PrincipalAxes, principal_axes
 from .problem import Problem
 from .softmax_path import SoftmaxPath

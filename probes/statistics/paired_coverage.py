@@ -1,7 +1,7 @@
 """How often intervals of differences hold the truth, and how often tests find what is not there.
 
-`python -m fovcache.probes.paired_coverage` prints the numbers of docs/statistics.md, by the code that ablations run, on
-populations as those of `coverage`.
+`python -m fovcache.probes.statistics.paired_coverage` prints the numbers of docs/statistics.md, by the code that
+ablations run, on populations as those of `coverage`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..evaluate import shuffled_labels
+from ..one_thread import one_thread
+from ..splits import GIVEN, INDEPENDENT, RESPLIT, TEST, TRAIN, Partition, SplitRule, partition
 from .coverage import GIVEN_POPULATIONS, RESPLIT_POPULATIONS, Draw, Population, joined, trial_of
-from .evaluate import shuffled_labels
 from .intervals import Interval, corrected_resampled_interval, items_interval, t_interval
 from .leaks import excess_p
-from .one_thread import one_thread
 from .significance import holm
-from .splits import GIVEN, INDEPENDENT, RESPLIT, TEST, TRAIN, Partition, SplitRule, partition
 
 NUM_REPEATS = 2000
 NUM_SEEDS = (5, 10)

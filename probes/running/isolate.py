@@ -98,7 +98,7 @@ class _Worker:
         """Raises EnvironmentFailure."""
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         try:
-            self._process = start_child("fovcache.probes.worker", stderr=self._said)
+            self._process = start_child("fovcache.probes.running.worker", stderr=self._said)
         except OSError as error:
             raise environment_failure(error, "start a process that runs trials") from error
         self._is_ready = False

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator
 
-from .result import NO_CONTROL, Ablation, Metrics
-from .tables import TextTable
+from ..result import NO_CONTROL, Ablation, Metrics
+from .ablation_tables import TextTable
 
 _NONE = "–"
 

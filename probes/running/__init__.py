@@ -1,0 +1,1 @@
+"""Running cells: in batches, in worker processes, resumable."""

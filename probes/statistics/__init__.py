@@ -1,0 +1,1 @@
+"""What accuracies over seeds mean: intervals, tests, metrics."""
