@@ -70,6 +70,19 @@ class TomlTable:
         value = self._get(key, None, "a fraction between 0 and 1", lambda value: is_number(value) and 0 < value < 1)
         return None if value is None else float(value)
 
+    def number(self, key: str, default: float) -> float:
+        """A finite number."""
+        return float(self._get(key, default, "a number", is_number))
+
+    def count(self, key: str, default: int | None) -> int | None:
+        """A whole number, at least 1."""
+
+        def fits(value: Any) -> bool:
+            return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+        value = self._get(key, default, "a whole number, at least 1", fits)
+        return None if value is None else int(value)
+
     def array(self, key: str, *, of: str) -> tuple[Any, ...] | None:
         """A list that is not empty; its items are for the caller to check."""
         expected = f"a list of {of}, at least one"
@@ -122,11 +135,16 @@ def read_toml(path: Path, known: Sequence[str]) -> TomlTable:
         raise UsageError(f"{path} is not a TOML file: it is not UTF-8 ({error.reason})") from None
     except OSError as error:
         raise environment_failure(error, f"read {path}") from error
+    return parse_toml(text, str(path), known)
+
+
+def parse_toml(text: str, file: str, known: Sequence[str]) -> TomlTable:
+    """The top table of the text of a TOML file. Raises UsageError when it is none."""
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not a TOML file: {error}") from None
-    return TomlTable(values, file=str(path), known=known)
+        raise UsageError(f"{file} is not a TOML file: {error}") from None
+    return TomlTable(values, file=file, known=known)
 
 
 def is_number(value: Any) -> bool:
