@@ -245,12 +245,14 @@ class TrainSuite:
 
 def read_suite(path: Path) -> TrainSuite:
     """What `fovbench train` wrote. Raises UsageError."""
-    return _read(path, TrainSuite, FORMAT)
+    suite: TrainSuite = _read(path, TrainSuite, FORMAT)
+    return suite
 
 
 def read_run(path: Path) -> Run:
     """What one run wrote. Raises UsageError."""
-    return _read(path, Run, RUN_FORMAT)
+    run: Run = _read(path, Run, RUN_FORMAT)
+    return run
 
 
 def _read(path: Path, what: type[Any], expected: str) -> Any:

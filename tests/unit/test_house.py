@@ -28,6 +28,7 @@ RESULTS = (
     "fovcache.bench.profiler.result.",
     "fovcache.probes.result.",
     "fovcache.probes.quality.result.",
+    "fovcache.probes.train.result.",
     "fovcache.maintain.contents.",
 )
 """What reports are made of."""
