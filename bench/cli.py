@@ -253,8 +253,8 @@ def report(
         Path,
         typer.Argument(
             metavar="DIR|PROFILE.json",
-            help="A folder of what `fovbench profile --json`, `fovcache build --json`, `fovbench quality` and "
-            "`fovbench ablate` wrote; or a profile.",
+            help="A folder of what `fovbench profile --json`, `fovcache build --json`, `fovbench quality`, "
+            "`fovbench ablate` and `fovbench train` wrote; or a profile.",
         ),
     ],
     out: Annotated[
@@ -276,7 +276,7 @@ def report(
     ] = None,
     json: Json = None,
 ) -> None:
-    """Make one HTML file, PNGs and Markdown of results: time, cache, ablation; or of a profile alone."""
+    """Make one HTML file, PNGs and Markdown of results: time, cache, ablation, training; or of a profile alone."""
     set_up_logging(verbose=False)
     output = Output(json)
     if results.is_dir():
@@ -302,9 +302,7 @@ def _write_folder_report(
 
     found = find_results(folder)
     check_cells(cells, found.ablations)
-    paths, warnings = (
-        ([cache], []) if cache is not None else find_caches(folder, {**found.ablations, **found.qualities})
-    )
+    paths, warnings = ([cache], []) if cache is not None else find_caches(folder, found.cached)
     caches = []
     for path in paths:
         try:
@@ -321,6 +319,7 @@ def _write_folder_report(
         ablations=found.ablations,
         arms=found.arms,
         qualities=found.qualities,
+        trainings=found.trainings,
         cells=cells,
         warnings=(*found.warnings, *warnings),
     )

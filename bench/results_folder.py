@@ -1,4 +1,4 @@
-"""Finding results in a folder by what they hold: profiles, builds, feature quality, ablations."""
+"""Finding results in a folder by what they hold: profiles, builds, feature quality, ablations, training."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from fovcache.probes.result import (
     read_ablation,
     read_arms,
 )
+from fovcache.probes.train.result import FORMAT as TRAIN_FORMAT
+from fovcache.probes.train.result import RESULT_FILE as TRAIN_FILE
+from fovcache.probes.train.result import TrainSuite, read_suite
 from fovcache.store.layout import MARKER
 
 from .profiler.result import Profile
@@ -29,6 +32,8 @@ from .profiler.result import Profile
 _ABLATION = FORMAT.rpartition(" ")[0]
 _ARMS = ARMS_FORMAT.rpartition(" ")[0]
 _QUALITY = QUALITY_FORMAT.rpartition(" ")[0]
+_TRAINING = f"{TRAIN_FORMAT.rpartition(' ')[0]} "
+_IN_FOLDERS = (QUALITY_FILE, RESULT_FILE, ARMS_FILE, TRAIN_FILE)
 _PROFILE = {"stages", "verdict", "warmup_dropped"}
 _BUILD: dict[str, type] = {
     "dataset_name": str,
@@ -42,13 +47,14 @@ _BUILD: dict[str, type] = {
 }
 _EXPECTED = (
     "expected what `fovbench profile … --json profile.json`, `fovcache build … --json build.json`, "
-    "`fovbench quality CACHE --out DIR` or `fovbench ablate CONFIG.toml --out DIR` writes"
+    "`fovbench quality CACHE --out DIR`, `fovbench ablate CONFIG.toml --out DIR` or "
+    "`fovbench train CONFIG.toml --out DIR` writes"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundResults:
-    """What a folder holds. Names are of files in it, or, of an ablation or of quality, in a folder of it."""
+    """What a folder holds. Names are of files in it, or, but for profiles and builds, in a folder of it."""
 
     profiles: dict[str, Profile] = field(default_factory=dict)
     """By name, sorted."""
@@ -60,12 +66,19 @@ class FoundResults:
     """Of the ablations that have some, by the ablation's name."""
     qualities: dict[str, Quality] = field(default_factory=dict)
     """By name, sorted."""
+    trainings: dict[str, TrainSuite] = field(default_factory=dict)
+    """By name, sorted."""
     warnings: tuple[str, ...] = ()
     """What was left out, and why."""
 
+    @property
+    def cached(self) -> dict[str, Ablation | Quality | TrainSuite]:
+        """Those that name the cache that they come from."""
+        return {**self.ablations, **self.qualities, **self.trainings}
+
 
 def find_results(folder: Path) -> FoundResults:
-    """Every `*.json` of a folder, and `quality.json` and `ablation.json` of the folders in it.
+    """Every `*.json` of a folder, and `quality.json`, `ablation.json` and `train.json` of the folders in it.
 
     Raises UsageError where there is no result, OSError where the folder cannot be read.
     """
@@ -76,7 +89,7 @@ def find_results(folder: Path) -> FoundResults:
             _add(found, str(path.relative_to(folder)), path)
         except UsageError as error:
             warnings.append(f"{path.relative_to(folder)} is left out: {error}")
-    if not (found.profiles or found.builds or found.ablations or found.qualities):
+    if not (found.profiles or found.builds or found.cached):
         said = f" ({'; '.join(warnings[:3])})" if warnings else ""
         raise UsageError(f"{folder} holds no results{said}: {_EXPECTED}")
     for name in [name for name in found.arms if name not in found.ablations]:
@@ -86,7 +99,7 @@ def find_results(folder: Path) -> FoundResults:
     return replace(found, builds=builds, warnings=tuple(warnings))
 
 
-def find_caches(folder: Path, results: Mapping[str, Ablation | Quality]) -> tuple[list[Path], list[str]]:
+def find_caches(folder: Path, results: Mapping[str, Ablation | Quality | TrainSuite]) -> tuple[list[Path], list[str]]:
     """The caches that results name, as far as they are there; and what to tell of the others.
 
     A relative path is looked for from here, from `folder`, from where the result lies, and from beside `folder`.
@@ -127,7 +140,7 @@ def _files(folder: Path) -> Iterator[Path]:
     yield from (path for path in entries if path.suffix == ".json" and path.is_file())
     for path in entries:
         if path.is_dir():
-            yield from (path / name for name in (QUALITY_FILE, RESULT_FILE, ARMS_FILE) if (path / name).is_file())
+            yield from (path / name for name in _IN_FOLDERS if (path / name).is_file())
 
 
 def _add(found: FoundResults, name: str, path: Path) -> None:
@@ -144,6 +157,8 @@ def _add(found: FoundResults, name: str, path: Path) -> None:
         found.arms[str(Path(name).with_name(RESULT_FILE))] = read_arms(path)
     elif str(document.get("format")).startswith(_QUALITY):
         found.qualities[name] = read_quality(path)
+    elif str(document.get("format")).startswith(_TRAINING):
+        found.trainings[name] = read_suite(path)
     elif document.keys() >= _PROFILE:
         found.profiles[name] = Profile.from_document(document)
     elif document.keys() >= _BUILD.keys():

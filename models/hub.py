@@ -55,6 +55,27 @@ def hub_folder(hub_id: str, *, with_processor: bool, subfolder: str | None = Non
     raise failure
 
 
+def hub_files(hub_id: str, names: Sequence[str], optional: Sequence[str] = ()) -> Path:
+    """The folder with some files of a repository, and with `optional` ones where it has them.
+
+    What the local hub cache has of `names` is taken as it is. Raises as `hub_folder`; a file that the repository has
+    not is for the caller to miss.
+    """
+    matched = _HUB_ID.fullmatch(hub_id)
+    assert matched is not None
+    wanted = [*names, *optional]
+    with quiet("huggingface_hub"), _no_telemetry():
+        with contextlib.suppress(OSError, ValueError, LookupError, AttributeError):
+            folder = _snapshot(matched["repo"], matched["revision"], wanted, local_files_only=True)
+            if all((folder / name).is_file() for name in names):
+                return folder
+        try:
+            return _snapshot(matched["repo"], matched["revision"], wanted)
+        except Exception as error:  # noqa: BLE001 - as above
+            failure = _refusal(hub_id, error)
+    raise failure
+
+
 @contextlib.contextmanager
 def _no_telemetry() -> Iterator[None]:
     """Requests that say nothing of who asks, and none besides the download's."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,33 +20,41 @@ _TABLES = {"head": "kind", "split": "kind"}
 _ENCODER = "encoder"
 
 
-def merged(base: Mapping[str, Any], arm: Mapping[str, Any], name: str = "") -> dict[str, Any]:
+def merged(
+    base: Mapping[str, Any], arm: Mapping[str, Any], name: str = "", tables: Mapping[str, str] = _TABLES
+) -> dict[str, Any]:
     """The tables of a TOML file with those of an arm laid over them.
 
-    Where an arm changes a head's or a split's kind, what the base says of the other kind falls away.
+    Where an arm changes the kind in one of `tables`, such as a head's, what the base says of the other kind falls away.
     """
-    kind = _TABLES.get(name)
+    kind = tables.get(name)
     if kind is not None and kind in arm and arm[kind] != base.get(kind):
         return dict(arm)
     found = dict(base)
     for key, value in arm.items():
         below = base.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
-            found[key] = merged(below, value, f"{name}.{key}" if name else key)
+            found[key] = merged(below, value, f"{name}.{key}" if name else key, tables)
         else:
             found[key] = value
     return found
 
 
-def check_arms(config: AblationConfig) -> None:
-    """Raises UsageError for an arm with a name that no folder should have, or that is not one setting away."""
+def check_names(names: Iterable[str]) -> None:
+    """Raises UsageError for an arm's name that no folder should have, or that is another's but for case."""
     lower: dict[str, str] = {}
-    for name, arm in config.arms.items():
+    for name in names:
         if not _NAME.fullmatch(name):
             raise UsageError(f"[arms]: arm {name!r}: a name is made of up to 80 letters, digits, '_' and '-'")
         other = lower.setdefault(name.lower(), name)
         if other != name:
             raise UsageError(f"[arms]: {other!r} and {name!r} are one name where case does not count: rename one")
+
+
+def check_arms(config: AblationConfig) -> None:
+    """Raises UsageError for an arm with a name that no folder should have, or that is not one setting away."""
+    check_names(config.arms)
+    for name, arm in config.arms.items():
         if arm.arms:
             raise UsageError(f"[arms.{name}]: an arm has no arms of its own")
         found = list(changed_settings(config, arm))

@@ -88,7 +88,7 @@ def open_input(config: AblationConfig, cache: Cache) -> AblationInput:
     catalog = Catalog(storage)
     table = read_table(storage, ref.dataset)
     has: dict[str, np.ndarray] = {
-        feature.digest: catalog.index(feature.recipe).lookup(feature.digest, table.keys)[0] >= 0
+        feature.digest: catalog.has(feature, table)
         for feature in catalog.features
         if input_of(catalog.recipes[feature.recipe]) is None
     }
@@ -128,7 +128,12 @@ def _candidates(
     """The features that each alias stands for."""
     found = {}
     for alias, choice in (config.encoders or {"": EncoderChoice()}).items():
-        found[alias] = [each for each in plain if fits(catalog, each.feature, asdict(choice))]
+        fitting = [each for each in plain if fits(catalog, each.feature, asdict(choice))]
+        found[alias] = [each for each in fitting if not each.feature.is_integer]
+        if fitting and not found[alias]:
+            raise SelectionError(
+                f"[encoders.{alias}]: {describe(catalog, fitting[0].feature)} holds token ids, and a probe reads vectors"
+            )
         if not found[alias]:
             asked = ", ".join(f"{key} = {value!r}" for key, value in asdict(choice).items() if value is not None)
             shown = "; ".join(describe(catalog, each.feature) for each in plain[:_MAX_SHOWN])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,27 @@ def p_value(p: float | None) -> str:
 def effect(size: float | None) -> str:
     """A difference in standard deviations: `+0.47`, `−1.20`; a dash where there is none."""
     return ABSENT if size is None else f"{size:+.2f}".replace("-", "−") if abs(size) < 1e4 else digits(size)
+
+
+def counted(value: int, noun: str) -> str:
+    """`1 run`, `1,024 runs`."""
+    return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def signed(value: float) -> str:
+    """A difference of plain numbers, four digits with its sign: `+0.04120`, `−1.302`, `0`."""
+    text = digits(value, 4).replace("-", "−")
+    return f"+{text}" if value > 0 else text
+
+
+def ratio(value: float) -> str:
+    """A ratio, with three decimals near 1: `0.998`, `1.153`, `130`."""
+    return f"{value:.3f}" if 0.1 <= value < 10 else digits(value).replace("-", "−")
+
+
+def spanned(ends: tuple[float, float] | None, form: Callable[[float], str]) -> str:
+    """Two plain numbers, each written by `form`: `−1.312 to −1.274`; a dash where there is no interval."""
+    return ABSENT if ends is None else f"{form(ends[0])}{SPACE}to{SPACE}{form(ends[1])}"
 
 
 def rate(samples_per_hour: float) -> str:

@@ -10,6 +10,7 @@ from fovcache.bench.profiler.result import Profile
 from fovcache.maintain.contents import CacheContents
 from fovcache.probes.quality.result import Quality
 from fovcache.probes.result import Ablation, ArmComparison
+from fovcache.probes.train.result import TrainSuite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,8 @@ class Results:
     cells: tuple[str, ...] = ()
     """Cells of ablations, `REPRESENTATION:EXPERIMENT`, whose confusion is drawn beside that of the chosen one."""
     qualities: Mapping[str, Quality] = field(default_factory=dict)
+    """By file name, in the order of the report."""
+    trainings: Mapping[str, TrainSuite] = field(default_factory=dict)
     """By file name, in the order of the report."""
     warnings: tuple[str, ...] = ()
     """What was left out, and why."""

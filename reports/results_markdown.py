@@ -12,6 +12,7 @@ from .profile_tables import profile_tables
 from .profile_view import ProfileView
 from .quality_view import QualityView
 from .results_view import ResultsView
+from .train_view import TrainView
 
 
 def results_markdown(view: ResultsView, figures: str) -> str:
@@ -36,6 +37,8 @@ def _lines(view: ResultsView, figures: str) -> Iterator[str]:
         yield from _quality(quality, view.titles[quality.prefix], figures)
     for ablation in view.ablations:
         yield from _ablation(ablation, view.titles[ablation.prefix], figures)
+    for training in view.trainings:
+        yield from _training(training, view.titles[training.prefix], figures)
     yield from ("", "## Method and environment")
     for profile in view.profiles:
         yield from ("", f"### {escaped(view.titles[profile.prefix])}", "")
@@ -56,6 +59,11 @@ def _lines(view: ResultsView, figures: str) -> Iterator[str]:
         yield from markdown_table(ablation.tables["features"])
         yield ""
         yield from _facts(ablation.ablation.environment)
+    for training in view.trainings:
+        suite = training.suite
+        yield from ("", f"### {escaped(view.titles[training.prefix])}", "")
+        for mapping in (suite.model, suite.settings, suite.data, suite.environment):
+            yield from _facts(mapping)
 
 
 def _profile(view: ProfileView, title: str, figures: str) -> Iterator[str]:
@@ -89,6 +97,18 @@ def _quality(view: QualityView, title: str, figures: str) -> Iterator[str]:
         yield from markdown_picture(picture, figures)
     for name in ("ranks", "spread", "cka"):
         yield from markdown_table(view.tables[name])
+
+
+def _training(view: TrainView, title: str, figures: str) -> Iterator[str]:
+    yield from ("", f"## {escaped(title)}", "", f"**{escaped(view.verdict)}**")
+    yield from markdown_table(view.tables["conditions"])
+    yield from markdown_table(view.tables["diagnostics"])
+    yield from ("", *(f"- {escaped(sentence)}" for sentence in view.data))
+    for picture in view.pictures.values():
+        yield from markdown_picture(picture, figures)
+    for name, table in view.tables.items():
+        if name not in ("conditions", "diagnostics"):
+            yield from markdown_table(table)
 
 
 def _facts(mapping: Mapping[str, Any]) -> Iterator[str]:

@@ -14,9 +14,11 @@ from .quality_view import FIGURES as QUALITY_FIGURES
 from .results import Results
 from .results_markdown import results_markdown
 from .results_view import results_view
+from .train_view import FIGURES as TRAIN_FIGURES
 
 FIGURES_FOLDER = "figures"
-_NAMES = "|".join(name for name, *_ in (*PROFILE_FIGURES, *QUALITY_FIGURES, *ABLATION_FIGURES))
+_FIGURES = (*PROFILE_FIGURES, *QUALITY_FIGURES, *ABLATION_FIGURES, *TRAIN_FIGURES)
+_NAMES = "|".join(name for name, *_ in _FIGURES)
 _OURS = re.compile(rf"(?:{_NAMES}|{ARMS}|{OF_CELL}\w+)(?:-\d+)?\.png", re.ASCII)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fovcache.maintain.contents import CacheContents
 from fovcache.probes.quality.result import Quality
 from fovcache.probes.result import Ablation
+from fovcache.probes.train.result import TrainSuite
 
 from . import numbers
 from .ablation_view import AblationView, ablation_view
@@ -19,6 +20,7 @@ from .quality_view import QualityView, quality_view
 from .results import Results
 from .summary import Card, cards, sentences
 from .table import Table, count, duration, size, table, text
+from .train_view import TrainView, train_view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,8 @@ class ResultsView:
     """What was read out of features."""
     qualities: tuple[QualityView, ...]
     """How features are spread."""
+    trainings: tuple[TrainView, ...]
+    """Controlled training."""
     titles: dict[str, str]
     """Of sections, by the prefix of their ids."""
 
@@ -69,6 +73,8 @@ class ResultsView:
             yield from quality.pictures.values()
         for ablation in self.ablations:
             yield from (*ablation.pictures.values(), *ablation.confusions)
+        for training in self.trainings:
+            yield from training.pictures.values()
 
     @property
     def sections(self) -> Iterator[tuple[str, str]]:
@@ -79,6 +85,7 @@ class ResultsView:
         yield from ((f"{view.prefix}contents", self.titles[view.prefix]) for view in self.caches)
         yield from ((f"{view.prefix}results", self.titles[view.prefix]) for view in self.qualities)
         yield from ((f"{view.prefix}results", self.titles[view.prefix]) for view in self.ablations)
+        yield from ((f"{view.prefix}results", self.titles[view.prefix]) for view in self.trainings)
         yield "method", "Method and environment"
 
 
@@ -97,6 +104,9 @@ def results_view(results: Results) -> ResultsView:
         quality_view(quality, file=file, number=number)
         for number, (file, quality) in enumerate(results.qualities.items(), 1)
     )
+    trainings = tuple(
+        train_view(suite, file=file, number=number) for number, (file, suite) in enumerate(results.trainings.items(), 1)
+    )
     titles = {
         view.prefix: "Where the time goes" + (f": {shown(view.name)}" if len(profiles) > 1 else "") for view in profiles
     }
@@ -106,6 +116,7 @@ def results_view(results: Results) -> ResultsView:
     }
     titles |= {view.prefix: f"Feature quality: {shown(view.quality.encoder)}" for view in qualities}
     titles |= {view.prefix: f"Ablation: {shown(view.ablation.name)}" for view in ablations}
+    titles |= {view.prefix: f"Controlled training: {shown(view.suite.name)}" for view in trainings}
     return ResultsView(
         title=f"Report: {shown(results.name)}",
         subtitle=_subtitle(results),
@@ -115,19 +126,23 @@ def results_view(results: Results) -> ResultsView:
             *results.warnings,
             *(warning for view in qualities for warning in view.quality.warnings),
             *(warning for view in ablations for warning in view.ablation.warnings),
+            *(warning for view in trainings for warning in view.suite.warnings),
         ),
         profiles=profiles,
         builds=_builds(results),
         caches=caches,
         ablations=ablations,
         qualities=qualities,
+        trainings=trainings,
         titles=titles,
     )
 
 
 def _subtitle(results: Results) -> str:
     ablations, profiles = results.ablations.values(), results.profiles.values()
-    looked_at: list[Ablation | Quality] = [*ablations, *results.qualities.values()]
+    looked_at: list[Ablation | Quality | TrainSuite] = [
+        *ablations, *results.qualities.values(), *results.trainings.values()
+    ]  # fmt: skip
     datasets = dict.fromkeys([each.dataset for each in looked_at] + [build.dataset for build in results.builds])
     encoders = dict.fromkeys(each.encoder for cache in results.caches for each in cache.recipes)
     encoders |= dict.fromkeys(str(name) for each in profiles for name in each.settings.get("encoders") or ())

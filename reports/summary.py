@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fovcache.bench.profiler.result import Profile
 from fovcache.maintain.contents import CacheContents
 from fovcache.probes.result import RANDOM_LAYERS, SHUFFLED_LABELS, Ablation, ArmComparison, Estimate
+from fovcache.probes.train.result import TrainSuite
 
 from .baseline import baseline_accuracy, linear_baseline
 from .cells import chance, choosable, chosen, key_of, trials_by_cell
@@ -18,6 +19,7 @@ from .numbers import SPACE, count, digits, duration, interval, percent, rate, si
 from .quality_view import in_a_sentence
 from .results import Build, Results
 from .table import Cell
+from .train_view import in_a_sentence as training_in_a_sentence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +43,15 @@ def sentences(results: Results) -> list[str]:
     for file, ablation in results.ablations.items():
         of = f"Ablation {shown(ablation.name, 40)}: " if len(results.ablations) > 1 else ""
         said += [f"{of}{sentence}" for sentence in _of_ablation(ablation, results.arms.get(file, ()))]
-    return said
+    return said + [training_in_a_sentence(suite) for suite in results.trainings.values()]
 
 
 def cards(results: Results) -> list[Card]:
-    """Of the first profile, the builds and the first ablation."""
+    """Of the first profile, the builds, the first ablation and the first training."""
     found = [card for profile in list(results.profiles.values())[:1] for card in _cards_of_profile(profile)]
     found += list(_cards_of_builds(results.builds))
-    return found + [card for each in list(results.ablations.values())[:1] for card in _cards_of_ablation(each)]
+    found += [card for each in list(results.ablations.values())[:1] for card in _cards_of_ablation(each)]
+    return found + [card for each in list(results.trainings.values())[:1] for card in _cards_of_training(each)]
 
 
 def shuffled_above_chance(ablation: Ablation) -> tuple[int, int]:
@@ -204,3 +207,15 @@ def _cards_of_ablation(ablation: Ablation) -> Iterator[Card]:
             figure=Cell(text=percent(statistics.fmean(shuffled)), value=statistics.fmean(shuffled)),
             note=f"mean of {count(len(shuffled))} estimates; chance {percent(chance(ablation))}",
         )
+
+
+def _cards_of_training(suite: TrainSuite) -> Iterator[Card]:
+    if suite.verdict is None:
+        return
+    conditions = suite.verdict.conditions
+    num = sum(each.holds is True for each in conditions)
+    yield Card(
+        title=f"Verdict: {shown(suite.name, 40)}",
+        figure=Cell(text="helps" if suite.verdict.helps else "no benefit claimed"),
+        note=f"{count(num)} of {count(len(conditions))} conditions hold",
+    )

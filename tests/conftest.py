@@ -43,7 +43,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # The contracts are files of their own, so that tests of other folders can subclass them.
 sys.path.append(str(Path(__file__).parent / "contracts"))
 sys.path.append(str(Path(__file__).parent / "faults"))  # fault_server, served
-pytest.register_assert_rewrite("extractor_contract", "loader_contract", "representation_contract")
+pytest.register_assert_rewrite("extractor_contract", "feed_contract", "loader_contract", "representation_contract")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("SHARED") or ROOT.parent / "shared").resolve()

@@ -17,14 +17,14 @@ from ..extract.extractor import Item
 from ..keys.digest import Document
 from ..pipeline.pipeline import Pipeline
 from ..pipeline.stage import Failed, Stage
-from ..sources.sample import Location
+from ..sources.sample import Located
 from ..store.layout import manifest_name
 from ..store.manifest import Manifest, publish_manifest
 from ..store.shard import Shard, write_shard
 from ..store.storage import LocalStorage
 from .downloads import Downloads
 from .encoding import BatchEncoder, EncodedBlock, encode_slot
-from .numerics import numerics_id
+from .numerics import decoder_id, numerics_id
 from .reading import decode_stage, fetch, fetch_stage, read_item
 from .request import BuildOptions, Resolved, pick_device
 from .tally import Tally
@@ -49,7 +49,7 @@ class BlockRun:
         tally: Tally,
         *,
         sources: Sequence[str],
-        locations: Mapping[str, Location],
+        locations: Mapping[str, Located],
         downloads: Downloads | None,
     ) -> None:
         """`sources` are recorded with the blocks; `locations` may grow while it runs; `downloads` hear of each sample
@@ -150,7 +150,7 @@ class BlockRun:
             self._downloads.here(unit.location)
         return fetch(unit)
 
-    def _done(self, locations: Sequence[Location]) -> None:
+    def _done(self, locations: Sequence[Located]) -> None:
         if self._downloads is not None:
             self._downloads.done(locations)
 
@@ -272,10 +272,11 @@ def _write_groups(storage: LocalStorage, recipe: str, block: str, encoded: Encod
 
 def _software(resolved: Resolved, device: torch.device) -> Document:
     software = resolved.spec.software()
+    is_exact = all(feature.is_integer for feature in resolved.features)
     return {
         "fovcache": __version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "numerics": numerics_id(device, software),
+        "numerics": {"decoder": decoder_id(software)} if is_exact else numerics_id(device, software),
         "software": software,
         "torch": torch.__version__,
     }

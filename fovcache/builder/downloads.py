@@ -24,7 +24,7 @@ from ..pipeline.stage import Failed, Stage
 from ..pipeline.stats import StageStats
 from ..sources.magic import HEAD_BYTES, suffix_of
 from ..sources.place import TAR_SUFFIX, Place
-from ..sources.sample import Location
+from ..sources.sample import Located
 from ..sources.scan import content_value, is_table_of
 
 if TYPE_CHECKING:
@@ -161,14 +161,14 @@ class Downloads:
         known = {"suffix": place.suffix, "size_bytes": place.size_bytes}
         return json.dumps({**known, "value": value.decode() if place.is_tar else value.hex()}).encode()
 
-    def here(self, location: Location) -> Location:
+    def here(self, location: Located) -> Located:
         """A sample with its bytes here, until it is `done`. Raises SampleError."""
         if location.place.is_remote:
             self.bring(location.place)
         return location
 
     @contextlib.contextmanager
-    def at_hand(self, location: Location) -> Iterator[None]:
+    def at_hand(self, location: Located) -> Iterator[None]:
         """A sample's bytes are here while a block of code runs. Raises SampleError."""
         self.need([location])
         try:
@@ -177,7 +177,7 @@ class Downloads:
         finally:
             self.done([location])
 
-    def need(self, locations: Sequence[Location]) -> None:
+    def need(self, locations: Sequence[Located]) -> None:
         """Say of a wave which samples will be read; `done` must follow for each of them."""
         with self._lock:
             self._needed.update(location.place.where for location in locations if location.place.is_remote)
@@ -190,7 +190,7 @@ class Downloads:
             if file is not None:
                 file.release()
 
-    def done(self, locations: Sequence[Location]) -> None:
+    def done(self, locations: Sequence[Located]) -> None:
         """The bytes of some samples are no longer needed."""
         for place in (location.place for location in locations if location.place.is_remote):
             with self._lock:

@@ -11,7 +11,10 @@ from ..errors import LayerError, UsageError, nearest
 from ..extract.extractor import Extractor, resolve_extractor
 from ..extract.layers import select_layers
 from ..extract.weights import parse_seed
+from ..keys.recipe import TEXT
 from .request import EncoderRequest, Resolution, resolve
+
+_OF_FRAMES = ("size", "fit", "frames", "fps", "decoder")
 
 ALL = ""
 """Instead of an encoder's name: what is asked of every encoder."""
@@ -58,7 +61,7 @@ class Encoders:
         resolutions = tuple(
             resolve(self._request(name, extractor), limits, extractor) for name, extractor in extractors.items()
         )
-        first, *others = resolutions
+        first, *others = [each for each in resolutions if not each.is_of_text] or resolutions
         for other in others:
             if other.suffixes != first.suffixes:
                 raise UsageError(
@@ -77,13 +80,16 @@ class Encoders:
         posterior = self.posterior.get(name)
         if posterior is None and (len(self.encoders) == 1 or hasattr(extractor, "with_posterior")):
             posterior = self.posterior.get(ALL)
+        common = dict(self.common)
+        if len(self.encoders) > 1 and extractor.input.kind == TEXT:
+            common = {option: value for option, value in common.items() if option not in _OF_FRAMES}
         return EncoderRequest(
             encoder=name,
             weights=self._of(self.weights, name),
             layers=self._globs(name, extractor),
             pool=pool,
             posterior=posterior,
-            **self.common,
+            **common,
         )
 
     def _of(self, values: Mapping[str, str], name: str) -> str | None:

@@ -78,14 +78,14 @@ class BatchEncoder:
         self._session: Session = extractor.session(layers, device, compute_dtype)
         self._shapes: dict[tuple[tuple[int, ...], str], tuple[int, ...]] = {}
 
-    def rows(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        """`{feature digest: CPU tensor [items, …]}` of items of equal shape."""
+    def rows(self, items: Sequence[Item], *, to: str = "cpu") -> dict[str, torch.Tensor]:
+        """`{feature digest: tensor [items, …]}` of items of equal shape, on the device `to`."""
         limit = self.batch_size
         parts = []
         start = 0
         while start < len(items):
             try:
-                parts.append(self._forward(items[start : start + limit]))
+                parts.append(self._forward(items[start : start + limit], to))
                 start += limit
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -105,9 +105,9 @@ class BatchEncoder:
             torch.cuda.empty_cache()
         return self.batch_size
 
-    def _forward(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+    def _forward(self, items: Sequence[Item], to: str) -> dict[str, torch.Tensor]:
         outputs = self.encode(self.copy(items))
-        return {feature.digest: self._row(feature, outputs[feature.layer], items) for feature in self.features}
+        return {feature.digest: self._row(feature, outputs[feature.layer], items, to) for feature in self.features}
 
     def copy(self, items: Sequence[Item]) -> torch.Tensor:
         """Items of equal shape as one batch on the device."""
@@ -117,9 +117,9 @@ class BatchEncoder:
         """`{layer: [rows, …]}` of a copied batch, unpooled, on the device."""
         return self._session.encode(self._spec.prepare(batch))
 
-    def _row(self, feature: Feature, output: torch.Tensor, items: Sequence[Item]) -> torch.Tensor:
+    def _row(self, feature: Feature, output: torch.Tensor, items: Sequence[Item], to: str) -> torch.Tensor:
         pooled = pool(output, feature.pool, self._extractor.tokens, feature.layer)
-        rows = pooled.to(STORE_DTYPE[feature.dtype]).to("cpu").contiguous()
+        rows = pooled.to(STORE_DTYPE[feature.dtype]).to(to).contiguous()
         per_sample = self._spec.rows_of(items[0])
         if per_sample is not None:
             rows = rows.view(len(items), per_sample, *rows.shape[1:])

@@ -32,4 +32,7 @@ def isolated(
         backend = spec.backend if isinstance(spec, ClipInput) else "pillow"
         return replace(resolved, spec=replace(spec, decode=decoders[backend]))
 
-    return tuple(replace(resolution, each=tuple(map(moved, resolution.each))) for resolution in resolutions)
+    return tuple(
+        resolution if resolution.is_of_text else replace(resolution, each=tuple(map(moved, resolution.each)))
+        for resolution in resolutions
+    )

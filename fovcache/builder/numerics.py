@@ -15,15 +15,20 @@ def numerics_id(device: torch.device, software: Document) -> Document:
     """Torch minor version, device, matmul precision, attention backend, and the decoder's major version."""
     import torch
 
-    version = str(software.get("version", ""))
     return {
-        "decoder": f"{software.get('name', '')} {version.partition('.')[0]}".strip(),
+        "decoder": decoder_id(software),
         "torch": ".".join(torch.__version__.split("+")[0].split(".")[:2]),
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "attention": _attention_backends(device),
     }
+
+
+def decoder_id(software: Document) -> str:
+    """What decodes, and its major version: all that whole numbers depend on beside the recipe."""
+    version = str(software.get("version", ""))
+    return f"{software.get('name', '')} {version.partition('.')[0]}".strip()
 
 
 def _attention_backends(device: torch.device) -> str:

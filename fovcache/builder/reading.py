@@ -12,7 +12,7 @@ from ..extract.extractor import InputSpec, Item, WindowedInputSpec
 from ..extract.together import read_together, read_windows_together
 from ..keys.digest import bytes_digest
 from ..pipeline.stage import Stage
-from ..sources.sample import Location
+from ..sources.sample import Caption, Located, Location
 from .units import Unit
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def decode_stage(threads: int, timeout_s: float, device: torch.device) -> Stage:
 
 def fetch(unit: Unit) -> Unit:
     """Read a unit's bytes, or check its file, against the content that the samples are known by. Raises SampleError."""
-    unit.data = _checked_bytes(unit.specs[0], unit.location)
+    if isinstance(unit.location, Location):
+        unit.data = _checked_bytes(unit.specs[0], unit.location)
     return unit
 
 
@@ -71,9 +72,10 @@ def decode(unit: Unit) -> Unit:
     return unit
 
 
-def read_item(spec: InputSpec, location: Location) -> Item:
+def read_item(spec: InputSpec, location: Located) -> Item:
     """One sample's input, read now. Raises SampleError."""
-    ((item,),) = _items((spec,), (location,), _checked_bytes(spec, location))
+    data = _checked_bytes(spec, location) if isinstance(location, Location) else None
+    ((item,),) = _items((spec,), (location,), data)
     if isinstance(item, SampleError):
         raise item
     return item
@@ -93,15 +95,28 @@ def _checked_bytes(spec: InputSpec, location: Location) -> bytes | None:
 
 
 def _items(
-    specs: Sequence[InputSpec], locations: Sequence[Location], data: bytes | None
+    specs: Sequence[InputSpec], located: Sequence[Located], data: bytes | None
 ) -> list[list[Item | SampleError]]:
-    """For each input one item for each location, all in the same file."""
+    """For each input one item for each location, all in the same file; or for each caption."""
+    locations = [each for each in located if isinstance(each, Location)]
+    if not locations:
+        captions = [each.text for each in located if isinstance(each, Caption)]
+        return [[_read_text(spec, text) for text in captions] for spec in specs]
     first = locations[0]
     if data is None:
         source = VideoSource(path=first.place.path, offset=first.offset, size=first.size)
         return read_windows_together(specs, source, [location.window for location in locations])
     whole = read_together(specs, data, first.name)
     return [[item if each.window == WHOLE else _no_time(each) for each in locations] for item in whole]
+
+
+def _read_text(spec: InputSpec, text: str | None) -> Item | SampleError:
+    if text is None:
+        return SampleError("fetch", "it has no caption", permanent=True)
+    try:
+        return spec.read(text.encode(), "its caption")
+    except SampleError as error:
+        return error
 
 
 def _no_time(location: Location) -> SampleError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,16 +72,32 @@ class BuildReport:
         return asdict(self)
 
 
-def sample_failures(scan: Scan, failed: Mapping[str, Failure]) -> tuple[SampleFailure, ...]:
-    """What could not be read, and the samples that failed, by key."""
-    return tuple(
+def outcome(
+    scan: Scan, computed: Set[str], failed: Mapping[str, Failure], *, reads_captions: bool
+) -> tuple[int, tuple[SampleFailure, ...]]:
+    """How many samples were computed now, and what could not be read or failed.
+
+    `computed` and `failed` are by keys: those of samples and, where an encoder `reads_captions`, of captions.
+    """
+    captions = scan.found().captions.items() if reads_captions else ()
+    failed_texts = {caption.text: failed[key] for key, caption in captions if key in failed}
+    failures = [
         SampleFailure(uri=item.uri, stage="fetch", reason=item.reason, permanent=item.permanent)
         for item in scan.unreadable
-    ) + tuple(
-        SampleFailure(uri=sample.uri, stage=failure.stage, reason=failure.reason, permanent=failure.permanent)
-        for sample in scan.samples
-        if (failure := failed.get(sample.key)) is not None
-    )
+    ]
+    num_computed, new = 0, computed - failed.keys()
+    new_texts = {caption.text for key, caption in captions if key in new}
+    for sample in scan.samples if failed or new else ():
+        failure = failed.get(sample.key) or failed_texts.get(sample.caption)
+        if failure is not None:
+            failures.append(
+                SampleFailure(uri=sample.uri, stage=failure.stage, reason=failure.reason, permanent=failure.permanent)
+            )
+        elif sample.key in new or sample.caption in new_texts:
+            num_computed += 1
+            new.discard(sample.key)  # of equal content, or text, one was computed and the others reuse it
+            new_texts.discard(sample.caption)
+    return num_computed, tuple(failures)
 
 
 def feature_row(feature: Feature, encoder: str) -> dict[str, str]:

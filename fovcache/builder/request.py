@@ -20,7 +20,7 @@ from ..extract.layers import select_layers
 from ..extract.pooling import default_pooling
 from ..fetch.options import FetchOptions
 from ..keys.digest import Document
-from ..keys.recipe import COMPUTE_DTYPES, POOLINGS, STORE_DTYPES, Feature, Recipe
+from ..keys.recipe import COMPUTE_DTYPES, INTEGER_DTYPE, POOLINGS, STORE_DTYPES, TEXT, Feature, Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,8 @@ class EncoderRequest:
             ("pooling", self.pool or POOLINGS[0], POOLINGS),
         ):
             if value not in allowed:
-                raise UsageError(f"{what} {value!r} is not one of {', '.join(allowed)}")
+                whole = "; whole numbers are stored so by themselves" if value == INTEGER_DTYPE else ""
+                raise UsageError(f"{what} {value!r} is not one of {', '.join(allowed)}{whole}")
 
     def document(self) -> Document:
         """How to ask for the same again, for `repair`. Paths in it are of this machine and decide nothing."""
@@ -195,6 +196,11 @@ class Resolution:
     """By kind of input: for frames stills, then clips."""
 
     @property
+    def is_of_text(self) -> bool:
+        """Whether it reads the samples' captions, and nothing of their bytes."""
+        return self.each[0].spec.kind == TEXT
+
+    @property
     def suffixes(self) -> frozenset[str]:
         """Endings of all inputs, with the dot."""
         return frozenset().union(*(resolved.spec.suffixes() for resolved in self.each))
@@ -216,6 +222,11 @@ def resolve(request: EncoderRequest, limits: Limits | None = None, extractor: Ex
     extractor = _with_posterior(extractor or resolve_extractor(request.encoder, request.weights), request.posterior)
     layers = select_layers(request.layers, extractor.layers()) if request.layers else extractor.default_layers()
     pool = request.pool or getattr(extractor, "default_pool", None) or default_pooling(extractor.tokens)
+    store_dtype, compute_dtype = request.store_dtype, request.compute_dtype
+    if is_integer := getattr(extractor, "store_dtype", None) == INTEGER_DTYPE:
+        store_dtype, compute_dtype = INTEGER_DTYPE, COMPUTE_DTYPES[0]
+    if is_integer and pool != "tokens":
+        raise EncoderError(f"pooling {pool!r} is of numbers, and {extractor.name} gives ids; leave --pool out")
     if pool == "cls" and not extractor.tokens.has_class_token:
         raise EncoderError(f"pooling 'cls' needs a class token, and {extractor.name} has none; use mean or tokens")
     identity = extractor.identity()
@@ -224,12 +235,10 @@ def resolve(request: EncoderRequest, limits: Limits | None = None, extractor: Ex
         recipe = Recipe(
             input=spec.document(),
             extractor=identity,
-            compute_dtype=request.compute_dtype,
+            compute_dtype=compute_dtype,
             posterior=getattr(extractor, "posterior", None),
         )
-        features = tuple(
-            Feature(recipe=recipe.digest, layer=layer, pool=pool, dtype=request.store_dtype) for layer in layers
-        )
+        features = tuple(Feature(recipe=recipe.digest, layer=layer, pool=pool, dtype=store_dtype) for layer in layers)
         each.append(Resolved(request=request, extractor=extractor, spec=spec, recipe=recipe, features=features))
     return Resolution(extractor=extractor, each=tuple(each))
 

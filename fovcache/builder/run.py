@@ -6,13 +6,13 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import EnvironmentFailure
 from ..extract.clips import ClipInput
-from ..sources.sample import Location, Sample
+from ..sources.sample import Located, Sample
 from ..sources.scan import Found, Scan
 from ..store.dataset import Dataset, publish_dataset
 from ..store.documents import put_keyed
@@ -23,13 +23,14 @@ from ..store.manifest import Failure
 from ..store.marker import ensure_marker
 from ..store.refs import check_dataset_name, publish_ref, read_refs
 from ..store.storage import LocalStorage
+from .captions import check_captions, located, suffixes_of
 from .downloads import Downloads
 from .encoders import Encoders
 from .finding import by_kind, find_samples
 from .isolation import isolated
 from .plan import Plan, Want, make_plans, open_plans, publish_plan, unfinished
 from .progress import OnProgress, silent
-from .report import BuildReport, feature_row, sample_failures
+from .report import BuildReport, feature_row, outcome
 from .request import BuildOptions, EncoderRequest, Resolution, Resolved, dataset_name_of
 from .tally import Tally
 from .units import Work
@@ -59,10 +60,11 @@ def run_build(
 def recompute(
     storage: LocalStorage,
     resolved: Resolved,
-    scan: Scan,
+    locations: Mapping[str, Located],
     keys: Sequence[str],
     options: BuildOptions,
     *,
+    sources: Sequence[str],
     dataset: str | None,
     only: frozenset[str] | None = None,
     downloads: Downloads | None = None,
@@ -70,12 +72,12 @@ def recompute(
 ) -> int:
     """Compute what the samples `keys` of a dataset lack, naming no dataset; how many now have rows.
 
-    This is how `repair` brings blocks back. `only` are the ids of the blocks to compute; None for all.
-    `downloads` bring what lies at URLs.
+    This is how `repair` brings blocks back. `locations` has what is read, by key; `sources` are recorded; `only` are
+    the ids of the blocks to compute, None for all; `downloads` bring what lies at URLs.
     """
     build = _Build(storage, options, on_progress)
-    build.sources = [spec.absolute for spec in scan.sources]
-    build.locations = scan.locations
+    build.sources = list(sources)
+    build.locations = dict(locations)
     build._downloads = downloads
     with build.at_work((resolved,)):
         build.open_indexes((resolved,))
@@ -88,7 +90,7 @@ class _Build:
         self.options = options
         self.tally = Tally(on_progress)
         self.sources: list[str] = []
-        self.locations: dict[str, Location] = {}
+        self.locations: dict[str, Located] = {}
         self.indexes: dict[str, RecipeIndex] = {}
         self._run: BlockRun | None = None
         self._downloads: Downloads | None = None
@@ -104,10 +106,11 @@ class _Build:
         with contextlib.ExitStack() as stack:
             with self.tally.loading():
                 resolutions = isolated(encoders.resolve(self.options.limits), self.options, stack)
-            suffixes = resolutions[0].suffixes
+            suffixes = suffixes_of(resolutions)
             each = [resolved for resolution in resolutions for resolved in resolution.each]
             ensure_marker(self.storage)
             scan = self._scan(sources, suffixes, stack)
+            check_captions(scan, resolutions)
             self.sources = [spec.absolute for spec in scan.sources]
             with self.at_work(each):
                 self.open_indexes(each)
@@ -117,9 +120,9 @@ class _Build:
                 used = [resolved for resolution in resolutions for resolved in _used(scan, resolution)]
                 self._warn_of_samples(scan, used)
                 failed = self._failed(scan, resolutions)
-                failures = sample_failures(scan, failed)
+                reads_captions = any(resolution.is_of_text for resolution in resolutions)
+                num_computed, failures = outcome(scan, computed, failed, reads_captions=reads_captions)
                 digest, name = self._publish_dataset(scan, suffixes)
-        num_computed = len(computed - failed.keys())
         seconds = time.perf_counter() - started - self.tally.load_s
         num_samples = len(scan.samples) + len(scan.unreadable)
         return BuildReport(
@@ -159,8 +162,8 @@ class _Build:
         return scan
 
     def _warn_of_samples(self, scan: Scan, used: Sequence[Resolved]) -> None:
-        options = {"--frames": used[0].request.frames, "--fps": used[0].request.fps}
-        ignored = [name for name, value in options.items() if value is not None]
+        given = [("--frames", each.request.frames) for each in used] + [("--fps", each.request.fps) for each in used]
+        ignored = list(dict.fromkeys(name for name, value in given if value is not None))
         if ignored and not any(isinstance(resolved.spec, ClipInput) for resolved in used):
             self.tally.warn(f"{' and '.join(ignored)} says nothing of still images, and the sources hold no video")
         if shared := _keys_in_several_splits(scan.samples):
@@ -203,21 +206,25 @@ class _Build:
             scan.found_at(place for place in scan.places.values() if not place.is_remote) if remote else scan.found()
         )
         dataset = None if remote else self._dataset_of(scan)[1]
-        self.locations |= local.locations
-        yield [self._plan_found(local, resolution, dataset) for resolution in resolutions]
         if not remote:
+            yield [self._plan_found(local, resolution, dataset) for resolution in resolutions]
             return
         assert self._downloads is not None
+        of_text = [resolution for resolution in resolutions if resolution.is_of_text]
+        resolutions = [resolution for resolution in resolutions if not resolution.is_of_text]
+        yield [self._plan_found(local, resolution, dataset) for resolution in resolutions]
         needed = self._places_lacking_features(scan, resolutions)
         for wave in self._downloads.waves(remote, lambda place: place.where in needed):
             found = scan.found_at(wave)
             here = {key: location for key, location in found.locations.items() if location.place.path}
             new = {key: location for key, location in here.items() if key not in self.locations}
-            self.locations |= new
             chains = [self._plan_found(replace(found, locations=new), resolution, None) for resolution in resolutions]
             self._downloads.need([self.locations[key] for works in chains for work in works for key in work.block.keys])
             self._downloads.release_unneeded(wave)
             yield chains
+        if of_text:  # all at once: however the downloads come in waves, captions make few blocks
+            dataset = self._dataset_of(scan)[1]
+            yield [self._plan_found(scan.found(), resolution, dataset) for resolution in of_text]
 
     def _places_lacking_features(self, scan: Scan, resolutions: Sequence[Resolution]) -> set[str]:
         """URLs that are known, unchanged, and hold samples to compute."""
@@ -229,6 +236,7 @@ class _Build:
         }
 
     def _plan_found(self, found: Found, resolution: Resolution, dataset: str | None) -> list[Work]:
+        self.locations |= located(found, resolution)
         return [
             work for resolved, keys in by_kind(found, resolution) for work in self.plan(resolved, keys, dataset=dataset)
         ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..errors import SampleError
 from ..extract.extractor import InputSpec, Item
-from ..sources.sample import Location
+from ..sources.sample import Located
 from .plan import Block
 from .request import Resolved
 
@@ -54,14 +54,14 @@ class Place:
 
 @dataclass(slots=True, kw_only=True)
 class Unit:
-    """Consecutive samples that come from the same bytes: nearly always one; more for windows of a video.
+    """Consecutive samples that come from the same bytes: nearly always one; more for windows of a video. Or captions.
 
     They are decoded once, for every encoder that wants them.
     """
 
     keys: tuple[str, ...]
     """The samples."""
-    locations: tuple[Location, ...]
+    locations: tuple[Located, ...]
     """Where each lies."""
     specs: tuple[InputSpec, ...]
     """What each encoder reads them as."""
@@ -73,7 +73,7 @@ class Unit:
     """After decoding: for each encoder one for each key."""
 
     @property
-    def location(self) -> Location:
+    def location(self) -> Located:
         """Where the bytes lie."""
         return self.locations[0]
 
@@ -94,7 +94,7 @@ class Slot:
     items: list[Item | SampleError] = field(default_factory=list)
 
 
-def units_of(chains: Sequence[Iterable[Work]], locations: Mapping[str, Location]) -> Iterator[Unit]:
+def units_of(chains: Sequence[Iterable[Work]], locations: Mapping[str, Located]) -> Iterator[Unit]:
     """The units of blocks. Each chain holds one encoder's, whose order is kept; what several encoders want next of the
     same sample is one unit. Encoders differ in how many samples make a block, and in what a killed build has left."""
     merged = _merged([_placed(works) for works in chains], locations)
@@ -117,7 +117,7 @@ def _placed(works: Iterable[Work]) -> Iterator[tuple[str, Place]]:
 
 
 def _merged(
-    chains: Sequence[Iterator[tuple[str, Place]]], locations: Mapping[str, Location]
+    chains: Sequence[Iterator[tuple[str, Place]]], locations: Mapping[str, Located]
 ) -> Iterator[tuple[str, tuple[Place, ...]]]:
     """Keys with their places in every chain whose turn it is; chains in the order of `locations` meet at each key."""
     if len(chains) == 1:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..builder.progress import OnProgress, silent
 from ..builder.report import BuildReport
-from ..keys.recipe import Feature
+from ..keys.recipe import INTEGER_DTYPE, Feature
 from ..loaders.select import open_features
 from ..store.documents import read_keyed
 from ..store.layout import feature_name
@@ -57,9 +57,15 @@ def derive_built(
     device: str = "auto",
     on_progress: OnProgress = silent,
 ) -> tuple[DerivedReport, ...]:
-    """Derive each representation from every feature of a build, for the dataset that it wrote."""
+    """Derive each representation from every feature of a build, for the dataset that it wrote.
+
+    Token ids are left out beside other features. Raises UsageError where there is nothing else.
+    """
     derived = []
+    is_of_ids = all(row["dtype"] == INTEGER_DTYPE for row in report.features)
     for row in report.features:
+        if row["dtype"] == INTEGER_DTYPE and not is_of_ids:
+            continue
         if not storage.exists(feature_name(row["digest"])):  # no sample could be read
             continue
         feature = Feature.from_document(read_keyed(storage, feature_name(row["digest"]), row["digest"]))

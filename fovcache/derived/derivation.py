@@ -42,12 +42,16 @@ class Derivation:
     def of(cls, representation: Representation, feature: Feature, recipe: Document) -> Derivation:
         """A representation of a feature of a recipe, by the recipe's document.
 
-        Raises UsageError for a feature that is derived itself, and for one whose rows are no known matrices.
+        Raises UsageError for a feature that is derived itself, for token ids, and where rows are no known matrices.
         """
         if input_of(recipe) is not None:
             raise UsageError(
                 f"layer {feature.layer!r} is already the representation {recipe['extractor']['name']!r} of a layer; "
                 f"derive {representation.name!r} from the layer itself (`features` without `representation`)"
+            )
+        if feature.is_integer:
+            raise UsageError(
+                f"layer {feature.layer!r} holds token ids, whole numbers that {representation.name!r} says nothing of"
             )
         extractor = {
             "name": representation.name,

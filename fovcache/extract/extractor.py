@@ -32,7 +32,7 @@ class InputSpec(Protocol):
 
     @property
     def kind(self) -> str:
-        """`frames`, `matrices`, `text`, …"""
+        """`frames`, `matrices`, `text`, …; of `text` a sample's caption is read, and not its bytes."""
 
     @property
     def typical_rows(self) -> int:
@@ -117,7 +117,8 @@ class Extractor(Protocol):
         """The layout of its sequence outputs."""
 
     # An extractor may also have `default_pool: str`, where `cls` or else `mean` is not what people want of it; and, if
-    # it gives a distribution, `posterior: Document` for the recipe and `with_posterior(text) -> Extractor`.
+    # it gives a distribution, `posterior: Document` for the recipe and `with_posterior(text) -> Extractor`; and, if it
+    # gives whole numbers, `store_dtype = "int32"`, which then is all that its rows are computed and stored in.
 
     def identity(self) -> Document:
         """What it is: source or architecture, weights. Runs no forward pass. Raises FingerprintError."""

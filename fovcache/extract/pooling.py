@@ -7,7 +7,7 @@ import torch
 from ..errors import LayerError
 from .extractor import TokenLayout
 
-STORE_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+STORE_DTYPE = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "int32": torch.int32}
 
 
 def default_pooling(tokens: TokenLayout) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from blake3 import blake3
+
 from .digest import Document, bytes_digest, canonical_json, document_digest
 
 SCHEMA = 0
@@ -22,7 +24,13 @@ IMPLEMENTATION = 1
 
 COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 STORE_DTYPES = ("bf16", "fp16", "fp32")
+INTEGER_DTYPE = "int32"
+"""How whole numbers are stored, such as token ids. It is the extractor's own and cannot be asked for."""
 POOLINGS = ("cls", "mean", "tokens")
+TEXT = "text"
+"""The kind of input whose rows are keyed by what is read, a caption, and not by the sample that it belongs to."""
+_TEXT_CONTEXT = "fovcache 2026-11 text of a sample"
+_NO_TEXT_CONTEXT = "fovcache 2026-11 sample without text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +83,20 @@ class Feature:
     pool: str
     """`cls`, `mean` (patches without class and register tokens, or space) or `tokens` (as the layer is)."""
     dtype: str = "bf16"
-    """Storage dtype: bf16, fp16 or fp32."""
+    """Storage dtype: bf16, fp16 or fp32; int32 for whole numbers."""
     pool_time: str = "none"
     """Pooling over frames; `none` keeps `[frames, …]`."""
 
     def __post_init__(self) -> None:
         if self.pool not in POOLINGS:
             raise ValueError(f"pooling {self.pool!r} is not one of {', '.join(POOLINGS)}")
-        if self.dtype not in STORE_DTYPES:
-            raise ValueError(f"storage dtype {self.dtype!r} is not one of {', '.join(STORE_DTYPES)}")
+        if self.dtype not in (*STORE_DTYPES, INTEGER_DTYPE):
+            raise ValueError(f"storage dtype {self.dtype!r} is not one of {', '.join(STORE_DTYPES)}, {INTEGER_DTYPE}")
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether its rows are whole numbers, with which no arithmetic makes sense."""
+        return self.dtype == INTEGER_DTYPE
 
     @cached_property
     def document(self) -> Document:
@@ -124,6 +137,18 @@ def sample_key(content_digest: str, start_s: float | None = None, end_s: float |
         return content_digest
     document = {"kind": "sample", "content": content_digest, "start_s": start_s, "end_s": end_s}
     return bytes_digest(b"fovcache range\n" + canonical_json(document))
+
+
+def text_key(text: str | None) -> str:
+    """The key of what is computed from a sample's text, whatever the sample: equal texts share it, and no sample's key
+    is equal to one, as BLAKE3 is taken in its key derivation mode. All samples without a text share one too."""
+    context = _NO_TEXT_CONTEXT if text is None else _TEXT_CONTEXT
+    return blake3((text or "").encode(), derive_key_context=context).hexdigest()
+
+
+def is_of_text(recipe: Document) -> bool:
+    """Whether a recipe's rows are keyed by `text_key`, by the recipe's document."""
+    return bool(recipe["input"].get("kind") == TEXT)
 
 
 def differences(old: Any, new: Any, field: str = "") -> list[tuple[str, Any, Any]]:

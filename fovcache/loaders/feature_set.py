@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..errors import SelectionError
+from ..errors import SelectionError, UsageError
 from ..keys.recipe import Feature
 from ..sources.sample import Sample
 from ..store.dataset import SampleTable
@@ -51,9 +51,10 @@ class FeatureSet:
         """The shape of a row. Raises SelectionError when rows have more than one."""
         if len(self.rows.shapes) != 1:
             shown = ", ".join(str(shape) for shape in self.rows.shapes[:5])
+            advice = "take `padded()`" if self.feature.is_integer else "build with --size or with --pool mean"
             raise SelectionError(
                 f"the rows of layer {self.feature.layer!r} have {len(self.rows.shapes)} shapes ({shown}), so they make "
-                "no one tensor; build with --size or with --pool mean"
+                f"no one tensor; {advice}"
             )
         return tuple(self.rows.shapes[0])
 
@@ -77,6 +78,16 @@ class FeatureSet:
         """The samples' keys, uint8 [samples, 32]."""
         keys: np.ndarray = self._table.keys[self._positions]
         return keys
+
+    @property
+    def dataset(self) -> str:
+        """The digest of the samples' dataset."""
+        return self._table.digest
+
+    @property
+    def positions(self) -> np.ndarray:
+        """Where the samples stand in their dataset, int64 [samples]."""
+        return self._positions
 
     @property
     def keys(self) -> list[str]:
@@ -120,17 +131,8 @@ class FeatureSet:
         Integer labels keep their values; strings are numbered as in `classes`. Raises SelectionError when
         only some samples have one, or when integers and strings are mixed.
         """
-        numbers, is_number = (column[self._positions] for column in self._table.integer_labels())
-        codes = self._table.categories("label")[0][self._positions]
-        missing = int((~is_number & (codes < 0)).sum())
-        if missing == len(self):
-            return None
-        if missing:
-            raise SelectionError(f"{missing} of {len(self)} samples have no label; name a split, or label them all")
-        if is_number.any() and not is_number.all():
-            example = (self.classes or ("",))[codes.max()]
-            raise SelectionError(f"labels are both numbers and texts (such as {example!r}); use one kind")
-        return torch.from_numpy(np.where(is_number, numbers, codes).astype(np.int64))
+        found = self._table.labels(self._positions)
+        return None if found is None else torch.from_numpy(found)
 
     def subset(self, positions: Sequence[int]) -> FeatureSet:
         """The rows at `positions`, in that order."""
@@ -157,6 +159,33 @@ class FeatureSet:
         target = torch.device(device)
         x = load_rows(self.rows, self.shape, target)
         return x, None if self.labels is None else self.labels.to(target)
+
+    def padded(self, length: int | None = None, fill: int = -1) -> torch.Tensor:
+        """Token ids of all samples, int64 [samples, longest] on the CPU, `fill` after each one's end.
+
+        With `length` the longest is at most so long and longer rows lose their ends, with the end token:
+        `(features.lengths > length).sum()` counts these. Raises SelectionError for rows of anything else.
+        """
+        if not self.feature.is_integer or any(len(shape) != 1 for shape in self.rows.shapes):
+            raise SelectionError(
+                f"the rows of layer {self.feature.layer!r} are {self.feature.dtype} and of a shape of their own; only "
+                "token ids can be padded"
+            )
+        if length is not None and length < 1:
+            raise UsageError(f"length {length} is out of range; expected at least 1")
+        parts = list(self.rows.by_shape())
+        longest = max((int((part >= 0).sum(dim=1).max()) for _, part in parts), default=0)
+        width = longest if length is None else min(longest, length)
+        ids = torch.full((len(self), width), fill, dtype=torch.int64)
+        for positions, part in parts:
+            own = part[:, :width]
+            ids[torch.from_numpy(positions), : own.shape[1]] = own.to(torch.int64).masked_fill_(own < 0, fill)
+        return ids
+
+    @property
+    def lengths(self) -> torch.Tensor:
+        """How many token ids each sample has, the end token included, int64 [samples]."""
+        return (self.padded() >= 0).sum(dim=1)
 
     def loader(self, batch_size: int, **options: Any) -> Loader:
         """Batches `(x, y)`; `options` are those of `Loader`: shuffle, seed, device, residency, drop_last."""

@@ -57,18 +57,35 @@ def join_sets(sets: Mapping[str, FeatureSet], *, missing: str) -> JoinedSet:
     if missing not in ("error", "drop"):
         raise SelectionError(f"missing={missing!r}: expected 'error' or 'drop'")
     first = next(iter(sets.values()))
-    positions = {name: {key: at for at, key in enumerate(item.keys)} for name, item in sets.items()}
-    kept = [at for at, key in enumerate(first.keys) if all(key in known for known in positions.values())]
+    of_rows = _of_rows(sets)
+    names = next(iter(of_rows.values()))
+    positions = {name: {own: at for at, own in enumerate(each)} for name, each in of_rows.items()}
+    kept = [at for at, own in enumerate(names) if all(own in known for known in positions.values())]
     num_dropped = len(first) - len(kept)
     if num_dropped and missing == "error":
-        lacking = {name: sum(key not in known for key in first.keys) for name, known in positions.items()}
+        lacking = {name: sum(own not in known for own in names) for name, known in positions.items()}
         said = ", ".join(f"{name} lacks {count}" for name, count in lacking.items() if count)
         raise SelectionError(f"of {len(first)} samples {said}; build them, or join with missing='drop'")
     if num_dropped:
         logger.warning("%d of %d samples are dropped: not every joined feature has them", num_dropped, len(first))
-    names = first.keys
     aligned = {
         name: item.subset([positions[name][names[at]] for at in kept] if item is not first else kept)
         for name, item in sets.items()
     }
     return JoinedSet(aligned, num_dropped)
+
+
+def _of_rows(sets: Mapping[str, FeatureSet]) -> dict[str, list[Any]]:
+    """What each row is known by: within one dataset the sample's place in it, else its key.
+
+    Raises SelectionError where a key does not tell which of several captions is meant.
+    """
+    if len({item.dataset for item in sets.values()}) == 1:
+        return {name: item.positions.tolist() for name, item in sets.items()}
+    for name, item in sets.items():
+        if item.feature.is_integer and len(set(zip(item.keys, item.captions, strict=True))) > len(set(item.keys)):
+            raise SelectionError(
+                f"{name!r} has samples of equal content with other captions, which only their own dataset tells apart; "
+                "build what is joined with it under the same dataset"
+            )
+    return {name: item.keys for name, item in sets.items()}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from itertools import repeat
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,17 +13,7 @@ from ..errors import SelectionError, UsageError
 from ..keys.digest import bytes_digest
 from .feature_set import FeatureSet
 from .order import epoch_order
-from .prefetch import prefetch_to
-from .residency import choose_residency
-from .rows import take_rows
-from .streams import follow_stream, used_by
-
-logger = logging.getLogger(__name__)
-
-_GATHER_BYTES = 4 << 20
-"""Small batches are gathered several at a time, up to about this size together, and then cut apart."""
-_CACHED_BYTES = 1 << 20
-"""The same where the CPU gathers for itself: no more than its cache holds."""
+from .row_server import RowServer
 
 Batch: TypeAlias = Any
 """`(x, y)` for one feature set, `{name: x, …, "y": y}` for a joined one."""
@@ -34,10 +22,8 @@ Batch: TypeAlias = Any
 class Loader:
     """Iterates over batches; each `iter()` is the next epoch.
 
-    Rows that are on the device already are gathered by index there; rows in host memory or in shards are
-    gathered by a background thread into reused pinned buffers and copied on a stream of their own. Batches are
-    never written to again, but small ones share their memory with their neighbours: who keeps single ones for
-    long should clone them.
+    Batches are never written to again, but small ones share their memory with their neighbours (see RowServer): who
+    keeps single ones for long should clone them.
     """
 
     def __init__(
@@ -67,23 +53,17 @@ class Loader:
                 "processes and pinning per batch only cost time (CUDA tensors cannot be shared with workers at all); "
                 "leave them at 0 and False"
             )
-        self._sets = dict(sets)
         self._first = next(iter(sets.values()))
         self._batch_size, self._drop_last = batch_size, drop_last
         self._shuffle, self._seed = shuffle, seed
         self._as_tuple = as_tuple
-        self._device = torch.empty(0, device=device).device  # with its index: another may be the current one later
-        self._labels = self._first.labels
-        for feature_set in sets.values():
-            _ = feature_set.row_shape  # rows of several shapes make no batches: say so now
-        self.residency = choose_residency(residency, sum(item.nbytes for item in sets.values()), self._device)
+        labels = self._first.labels
+        tables = {} if labels is None else {"y": labels}
+        self._server = RowServer(sets, tables, residency=residency, device=torch.device(device))
+        self.residency = self._server.residency
         """Where the rows are kept, and why."""
-        logger.info("rows are kept on %s: %s", self.residency.kind, self.residency.reason)
-        self._resident: dict[str, torch.Tensor] | None = None
-        row_bytes = max(1, sum(item.rows.row_bytes for item in sets.values()))
-        in_cache = self.residency.kind == "device" and self._device.type == "cpu"
-        gather_bytes = _CACHED_BYTES if in_cache else _GATHER_BYTES
-        self._rows_per_gather = batch_size * max(1, gather_bytes // (batch_size * row_bytes))
+        self._names = (*sets, "y")
+        self._absent = (None,) if labels is None else ()
         self._epoch = self._next_epoch = 0
         self._batch = self._resume_batch = 0
 
@@ -151,52 +131,11 @@ class Loader:
         order = order[start * self._batch_size : len(self) * self._batch_size]
         if not len(order):
             return
-        names = [*self._sets, "y"]
-        for columns in self._from_resident(order) if self.residency.kind == "device" else self._from_host(order):
-            # `unsafe_split` gives tensors that autograd takes for unrelated ones, as batches must be; it is only
-            # unsafe for whoever goes on to use the uncut one.
-            parts = [
-                torch.unsafe_split(columns[name], self._batch_size) if name in columns else repeat(None)
-                for name in names
-            ]
-            cut = zip(*parts, strict=False)
-            for batch in follow_stream(cut, self._device) if self._device.type == "cuda" else cut:
-                if epoch == self._epoch:  # else a newer `iter()` is what the state tells of
-                    self._batch += 1
-                yield batch if self._as_tuple else dict(zip(names, batch, strict=True))
-
-    def _from_resident(self, order: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
-        if self._resident is None:
-            self._resident = {name: item.tensors(self._device)[0] for name, item in self._sets.items()}
-            if self._labels is not None:
-                self._resident["y"] = self._labels.to(self._device)
-        names, tables = list(self._resident), list(self._resident.values())
-        index, on_cuda = torch.from_numpy(order), self._device.type == "cuda"
-        if on_cuda:
-            used_by(torch.cuda.current_stream(self._device), tables)  # an earlier epoch's stream may have loaded them
-            index = index.pin_memory()  # so that the copy does not wait for all that the consumer has queued
-        parts = index.to(self._device, non_blocking=on_cuda).split(self._rows_per_gather)
-        items = ((part, *tables) for part in parts)
-        for part, *rows in follow_stream(items, self._device) if on_cuda else items:
-            yield {name: table.index_select(0, part) for name, table in zip(names, rows, strict=True)}
-
-    def _from_host(self, order: np.ndarray) -> Iterator[dict[str, torch.Tensor]]:
-        if self.residency.kind == "host" and self._resident is None:
-            self._resident = {name: item.tensors("cpu")[0] for name, item in self._sets.items()}
-        tables = dict(self._resident or {})
-        shapes = {name: (item.row_shape, item.dtype) for name, item in self._sets.items()}
-        if self._labels is not None:
-            tables["y"] = self._labels
-            shapes["y"] = ((), torch.int64)
-
-        def gather(name: str, positions: np.ndarray, out: torch.Tensor | None) -> torch.Tensor:
-            if name in tables:
-                return take_rows(tables[name], positions, out)
-            return self._sets[name].rows.gather(positions, out)
-
-        indexes = (order[at : at + self._rows_per_gather] for at in range(0, len(order), self._rows_per_gather))
-        most_rows = min(self._rows_per_gather, len(order))
-        yield from prefetch_to(self._device, shapes, most_rows, indexes, gather)
+        for batch in self._server.batches([order], self._batch_size, len(order)):
+            if epoch == self._epoch:  # else a newer `iter()` is what the state tells of
+                self._batch += 1
+            columns = (*batch, *self._absent)
+            yield columns if self._as_tuple else dict(zip(self._names, columns, strict=True))
 
 
 def dataloader_kwargs(tensor_device: str | torch.device, target_device: str | torch.device) -> dict[str, Any]:

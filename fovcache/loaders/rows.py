@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import pairwise
@@ -126,6 +126,15 @@ class Rows:
             jobs.append(partial(self._scatter, file[where], row[where], flat, where))
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1, max(1, len(jobs)))) as pool:
             list(pool.map(lambda job: job(), jobs))
+
+    def by_shape(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """For each shape that rows have, the positions that have it, int64 [m], and these rows, CPU [m, *shape]."""
+        of_file = np.array([self.shapes.index(info.shape[1:]) for info in self._infos], np.int64)
+        for number, shape in enumerate(self.shapes):
+            positions = np.flatnonzero(of_file[self._file] == number)
+            part = empty_host((len(positions), *shape), self.dtype)
+            self.subset(positions).read_all(part)
+            yield positions, part
 
     def gather(self, positions: np.ndarray, out: torch.Tensor | None = None) -> torch.Tensor:
         """The rows at `positions`, int64 [m], in any order: a CPU tensor [m, …], `out` where one is given."""

@@ -14,8 +14,10 @@ from ..errors import SelectionError, nearest
 from ..keys.digest import canonical_json
 from ..keys.recipe import Feature, differences
 from ..maintain.catalog import Catalog
-from ..store.dataset import read_table
+from ..store.dataset import SampleTable, read_table
+from ..store.documents import read_keyed
 from ..store.index import RecipeIndex, open_index
+from ..store.layout import recipe_name
 from ..store.refs import find_ref
 from ..store.storage import LocalStorage
 from .feature_set import FeatureSet
@@ -43,16 +45,16 @@ def select_features(
             raise SelectionError(f"dataset {ref.name!r} has no split {split!r}{nearest(split, splits)}")
         positions = np.flatnonzero(codes == splits.index(split))
     catalog = Catalog(storage)
-    keys = table.keys[positions]
-    alike = [f for f in catalog.features if (catalog.representation(f) is None) == (representation is None)]
-    candidates = [f for f in alike if fits(catalog, f, {**wanted, "representation": representation})]
-    fitting = _with_rows(catalog, candidates, keys)
+    fitting = fitting_features(catalog, table, positions, representation=representation, **wanted)
     if len(fitting) != 1:
-        present = _with_rows(catalog, alike, keys) or _with_rows(catalog, catalog.features, keys)
-        said = _explain(ref.name, catalog, present, fitting)
+        alike = _alike(catalog, representation)
+        present = _with_rows(catalog, alike, table, positions)
+        present = present or _with_rows(catalog, catalog.features, table, positions)
+        said = explain(ref.name, catalog, present, fitting)
         advice = "" if fitting or representation is None else f"; `Cache.derive(…, {representation!r})` computes it"
         raise SelectionError(said + advice)
     feature = fitting[0]
+    keys = table.row_keys(catalog.recipes[feature.recipe])[positions]
     rows, found = rows_of(storage, catalog.index(feature.recipe), feature, keys, strict=strict)
     return FeatureSet(
         feature=feature,
@@ -63,17 +65,38 @@ def select_features(
     )
 
 
+def fitting_features(
+    catalog: Catalog,
+    table: SampleTable,
+    positions: np.ndarray,
+    *,
+    representation: str | None = None,
+    **wanted: str | None,
+) -> list[Feature]:
+    """The features that fit and that any of a dataset's samples at `positions` has; of encoders, or of a
+    representation."""
+    asked = {**wanted, "representation": representation}
+    fitting = [f for f in _alike(catalog, representation) if fits(catalog, f, asked)]
+    return _with_rows(catalog, fitting, table, positions)
+
+
+def _alike(catalog: Catalog, representation: str | None) -> list[Feature]:
+    return [f for f in catalog.features if (catalog.representation(f) is None) == (representation is None)]
+
+
 def open_features(storage: LocalStorage, dataset: str, feature: Feature) -> FeatureSet:
     """The rows of a known feature for the dataset of a digest."""
     table = read_table(storage, dataset)
-    rows, found = rows_of(storage, open_index(storage, feature.recipe), feature, table.keys, strict=False)
+    keys = table.row_keys(read_keyed(storage, recipe_name(feature.recipe), feature.recipe))
+    rows, found = rows_of(storage, open_index(storage, feature.recipe), feature, keys, strict=False)
     return FeatureSet(feature=feature, rows=rows, table=table, positions=found, num_failed=len(table) - len(found))
 
 
 def rows_of(
     storage: LocalStorage, index: RecipeIndex, feature: Feature, keys: np.ndarray, *, strict: bool
 ) -> tuple[Rows, np.ndarray]:
-    """The rows that samples (uint8 keys [n, 32]) have of a feature, and those samples' positions, int64 [m].
+    """The rows under some keys of a feature's recipe (`SampleTable.row_keys`, uint8 [n, 32]), and which of these have
+    one, int64 [m].
 
     Warns of rows of several numerics, or under `strict` raises SelectionError.
     """
@@ -85,9 +108,11 @@ def rows_of(
     return rows, found
 
 
-def _with_rows(catalog: Catalog, features: Sequence[Feature], keys: np.ndarray) -> list[Feature]:
-    """Those of `features` that any sample has."""
-    return [f for f in features if (catalog.index(f.recipe).lookup(f.digest, keys)[0] >= 0).any()]
+def _with_rows(
+    catalog: Catalog, features: Sequence[Feature], table: SampleTable, positions: np.ndarray
+) -> list[Feature]:
+    """Those of `features` that any of the samples at `positions` has."""
+    return [feature for feature in features if catalog.has(feature, table)[positions].any()]
 
 
 def fits(catalog: Catalog, feature: Feature, wanted: Mapping[str, str | None]) -> bool:
@@ -122,7 +147,8 @@ def _are_weights(named: str, asked: str) -> bool:
     return named == asked or (Path(named).is_absolute() and Path(named).name == Path(asked).name)
 
 
-def _explain(dataset: str, catalog: Catalog, present: Sequence[Feature], fitting: Sequence[Feature]) -> str:
+def explain(dataset: str, catalog: Catalog, present: Sequence[Feature], fitting: Sequence[Feature]) -> str:
+    """Why not one feature fits: none of those `present` does, or several do, and in what they differ."""
     if not present:
         return f"dataset {dataset!r} has no features yet; `fovcache build` computes them"
     if not fitting:

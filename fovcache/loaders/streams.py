@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import torch
 
-Tensors: TypeAlias = tuple[torch.Tensor | None, ...]
+Tensors: TypeAlias = tuple[torch.Tensor, ...]
 
 
 def follow_stream(items: Iterable[Tensors], device: torch.device) -> Iterator[Tensors]:
@@ -24,8 +24,7 @@ def follow_stream(items: Iterable[Tensors], device: torch.device) -> Iterator[Te
         yield item
 
 
-def used_by(stream: torch.cuda.Stream, tensors: Iterable[torch.Tensor | None]) -> None:
+def used_by(stream: torch.cuda.Stream, tensors: Iterable[torch.Tensor]) -> None:
     """Keep the memory of `tensors` from being used anew before `stream` has done what is queued on it now."""
     for tensor in tensors:
-        if tensor is not None:
-            tensor.record_stream(stream)
+        tensor.record_stream(stream)

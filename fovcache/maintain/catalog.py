@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..derived.derivation import input_of
 from ..errors import DamageError
 from ..keys.recipe import Feature
@@ -111,20 +113,25 @@ class Catalog:
         requests = (manifest.provenance.get("request", {}) for manifest in manifests)
         return tuple(sorted({str(request["weights"]) for request in requests if request.get("weights") is not None}))
 
+    def has(self, feature: Feature, table: SampleTable) -> np.ndarray:
+        """Which samples of a dataset have a row of a feature, bool [samples]."""
+        keys = table.row_keys(self.recipes[feature.recipe])
+        found: np.ndarray = self.index(feature.recipe).lookup(feature.digest, keys)[0] >= 0
+        return found
+
     def listing(self, ref: DatasetRef) -> DatasetListing:
         """A dataset and the features that it has. Raises DamageError, FileNotFoundError."""
         table = read_table(self.storage, ref.dataset)
         listings = []
         for feature in self.features:
-            index = self.index(feature.recipe)
-            num_rows = int((index.lookup(feature.digest, table.keys)[0] >= 0).sum())
+            num_rows = int(self.has(feature, table).sum())
             if num_rows:
                 listings.append(
                     FeatureListing(
                         feature=feature,
                         recipe=self.recipes[feature.recipe],
                         num_rows=num_rows,
-                        row_shape=index.row_shape(self.storage, feature.digest),
+                        row_shape=self.index(feature.recipe).row_shape(self.storage, feature.digest),
                         root=self.root(feature),
                         encoder=self.encoder(feature),
                         representation=self.representation(feature),

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..builder.captions import check_captions, located
 from ..builder.finding import by_kind, find_samples
 from ..builder.request import BuildOptions, EncoderRequest, Resolved, pick_device, resolve
 from ..builder.wants import stand
@@ -73,7 +74,9 @@ def estimate(
         if downloads is not None and len(scan.locations) < _FEW:
             downloads.learn(scan.pending[:_FEW])
             scan.refresh()
+        check_captions(scan, (resolution,))
         kinds = by_kind(scan.found(), resolution)
+        locations = located(scan.found(), resolution)
         if not kinds:
             raise SourceError("none of the sources' first samples can be read; `fovcache build` says why")
         to_compute = len(scan.pending) + sum(_num_missing(storage, *kind, options) for kind in kinds)
@@ -91,7 +94,7 @@ def estimate(
         stack.callback(encoder.close)
         items = []
         start = time.perf_counter()
-        for location in [scan.locations[key] for key in keys[: 2 * slot]]:
+        for location in [locations[key] for key in keys[: 2 * slot]]:
             here = downloads.at_hand(location) if downloads is not None else contextlib.nullcontext()
             with contextlib.suppress(SampleError), here:
                 items.append(read_item(resolved.spec, location))

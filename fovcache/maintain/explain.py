@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ..builder.captions import check_captions
 from ..builder.finding import by_kind, find_samples
 from ..builder.request import BuildOptions, EncoderRequest, Resolved, resolve
 from ..builder.wants import stand
-from ..keys.recipe import Feature, differences
+from ..keys.recipe import TEXT, Feature, differences, text_key
 from ..store.manifest import Failure
 from ..store.shard import keys_array
 from ..store.storage import LocalStorage
@@ -73,6 +74,7 @@ def explain(
     resolution = resolve(request, options.limits)
     with contextlib.ExitStack() as stack:
         scan, _ = find_samples(sources, resolution.suffixes, options, stack, storage=storage)
+    check_captions(scan, (resolution,))
     catalog = Catalog(storage)
     reasons: dict[str, tuple[str, Any, Any, str]] = {}
     failed: dict[str, Failure] = {}
@@ -87,7 +89,14 @@ def explain(
         )
         reasons |= _miss_reasons(catalog, resolved, [want.key for want in standing.wants])
         failed |= standing.failed
-    verdicts = [_verdict(sample.uri, sample.key, reasons, failed) for sample in scan.samples]
+    if resolution.is_of_text:
+        none = text_key(None)
+        failed[none] = Failure(key=none, stage="fetch", reason="it has no caption", permanent=True)
+    keys_of = {caption.text: key for key, caption in scan.found().captions.items()} if resolution.is_of_text else None
+    verdicts = [
+        _verdict(sample.uri, sample.key if keys_of is None else keys_of[sample.caption], reasons, failed)
+        for sample in scan.samples
+    ]
     verdicts += [_unreadable(uri=item.uri, reason=item.reason) for item in scan.unreadable]
     verdicts += [_unknown(uri) for uri in scan.pending_uris]
     return ExplainReport(
@@ -138,6 +147,8 @@ def _miss_reasons(catalog: Catalog, resolved: Resolved, misses: list[str]) -> di
             reasons[misses[position]] = _reason(differing)
         open_keys &= ~has
     new = ("sample", None, None, "new content: no feature of these bytes is in the cache")
+    if resolved.spec.kind == TEXT:
+        new = ("caption", None, None, "a new or changed caption: no feature of this text is in the cache")
     return {key: reasons.get(key, new) for key in misses}
 
 

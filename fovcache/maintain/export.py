@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,11 @@ def export(storage: Storage, features: FeatureSet, path: Path) -> ExportReport:
         raise UsageError(f"export to {path}: expected a file ending in {', '.join(_SUFFIXES)}")
     if path.exists():
         raise UsageError(f"export to {path}: the file exists; choose another name or remove it")
-    shape = features.shape
+    rows = _rows(features)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write = _write_hdf5 if kind == "hdf5" else _write_safetensors
-        dtype = write(features, temporary, _provenance(storage, features))
+        dtype = write(features, rows, temporary, _provenance(storage, features))
         temporary.replace(path)
     except EnvironmentFailure:
         raise
@@ -85,7 +86,7 @@ def export(storage: Storage, features: FeatureSet, path: Path) -> ExportReport:
     return ExportReport(
         path=str(path),
         rows=len(features),
-        shape=shape,
+        shape=rows.shape,
         dtype=dtype,
         stored_dtype=features.feature.dtype,
         size_bytes=path.stat().st_size,
@@ -113,6 +114,23 @@ def _provenance(storage: Storage, features: FeatureSet) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """The tensor `x`, in parts."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    chunks: Iterable[tuple[int, torch.Tensor]]
+
+
+def _rows(features: FeatureSet) -> _Rows:
+    """As they are stored; token ids to the longest sample's, with -1 after each one's end."""
+    if features.feature.is_integer:
+        ids = features.padded().to(features.dtype)
+        return _Rows(shape=tuple(ids.shape), dtype=ids.dtype, chunks=[(0, ids)])
+    return _Rows(shape=features.shape, dtype=features.dtype, chunks=_chunks(features))
+
+
 def _chunks(features: FeatureSet) -> Iterator[tuple[int, torch.Tensor]]:
     """`(first row, rows)` in order, about _CHUNK_BYTES at a time."""
     rows_per_chunk = max(1, _CHUNK_BYTES // max(1, features.rows.row_bytes))
@@ -123,15 +141,15 @@ def _chunks(features: FeatureSet) -> Iterator[tuple[int, torch.Tensor]]:
         yield start, chunk
 
 
-def _write_hdf5(features: FeatureSet, path: Path, provenance: dict[str, str]) -> str:
+def _write_hdf5(features: FeatureSet, rows: _Rows, path: Path, provenance: dict[str, str]) -> str:
     import h5py
 
-    wide = torch.float32 if features.dtype == torch.bfloat16 else features.dtype
+    wide = torch.float32 if rows.dtype == torch.bfloat16 else rows.dtype
     dtype = str(wide).removeprefix("torch.")
     with _FileForHdf5(path, "x+") as raw, h5py.File(raw, "w") as file:
         file.attrs.update({**provenance, "stored_dtype": features.feature.dtype})
-        x = file.create_dataset("x", shape=features.shape, dtype=dtype)
-        for start, chunk in _chunks(features):
+        x = file.create_dataset("x", shape=rows.shape, dtype=dtype)
+        for start, chunk in rows.chunks:
             x[start : start + len(chunk)] = chunk.to(wide).numpy()
             raw.check()
         if features.labels is not None:
@@ -172,28 +190,29 @@ class _FileForHdf5(io.FileIO):
             return size or 0
 
 
-def _write_safetensors(features: FeatureSet, path: Path, provenance: dict[str, str]) -> str:
-    names = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+def _write_safetensors(features: FeatureSet, rows: _Rows, path: Path, provenance: dict[str, str]) -> str:
+    names = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.int32: "I32"}
     # A placeholder of the right length keeps rows out of memory: only its size counts for the header.
     columns = {"key": features.key_array, **pack_strings("uri", features.uris)}
     if features.labels is not None:
         columns["y"] = features.labels.numpy()
     types = {"uint8": "U8", "int64": "I64"}
     tensors = {name: (types[str(value.dtype)], value.shape, array_bytes(value)) for name, value in columns.items()}
-    tensors["x"] = (names[features.dtype], features.shape, _sized(features.nbytes))
+    num_bytes = math.prod(rows.shape) * rows.dtype.itemsize
+    tensors["x"] = (names[rows.dtype], rows.shape, _sized(num_bytes))
     order = sorted(tensors)
     header, *parts = file_parts(tensors, provenance)
     with path.open("wb") as file:
         file.write(header)
         for name, part in zip(order, parts, strict=True):
             if name == "x":
-                for _, chunk in _chunks(features):
+                for _, chunk in rows.chunks:
                     file.write(tensor_bytes(chunk))
             else:
                 file.write(part)
         file.flush()
         os.fsync(file.fileno())
-    return str(features.dtype).removeprefix("torch.")
+    return str(rows.dtype).removeprefix("torch.")
 
 
 def _sized(num_bytes: int) -> memoryview:

@@ -74,10 +74,12 @@ def collect_garbage(
 
 
 def _dataset_keys(storage: LocalStorage, digest: str) -> list[str]:
+    """Of the samples and of their captions."""
     try:
-        return keys_hex(read_table(storage, digest).keys)
+        table = read_table(storage, digest)
     except (DamageError, FileNotFoundError):
         raise _damaged(layout.dataset_name(digest)) from None
+    return [*keys_hex(table.keys), *keys_hex(table.text_keys)]
 
 
 def _damaged(name: str) -> DamageError:

@@ -13,7 +13,7 @@ import numpy as np
 from ..derived.derivation import input_of
 from ..extract.layers import layer_order
 from ..keys.digest import canonical_json
-from ..keys.recipe import Feature
+from ..keys.recipe import Feature, is_of_text
 from ..store import layout
 from ..store.dataset import SampleTable, read_table
 from ..store.index import RecipeIndex
@@ -142,6 +142,8 @@ def _clip(clip: Mapping[str, Any]) -> str:
 
 
 def _geometry(clip: Mapping[str, Any]) -> str:
+    if not clip:
+        return ""
     if clip.get("size") is None:
         return "native pixels"
     short_side = f" of {clip['short_side']}" if clip.get("short_side") else ""
@@ -176,10 +178,7 @@ def _written(index: RecipeIndex) -> str:
 def _dataset(catalog: Catalog, ref: DatasetRef) -> DatasetContents:
     table = read_table(catalog.storage, ref.dataset)
     splits = Counter(split or "" for split in table.texts("split"))
-    rows = {
-        feature.digest: int((catalog.index(feature.recipe).lookup(feature.digest, table.keys)[0] >= 0).sum())
-        for feature in catalog.features
-    }
+    rows = {feature.digest: int(catalog.has(feature, table).sum()) for feature in catalog.features}
     return DatasetContents(
         name=ref.name,
         digest=ref.dataset,
@@ -208,6 +207,8 @@ def _labels(table: SampleTable) -> dict[str, int]:
 def _failures(catalog: Catalog, table: SampleTable) -> Iterator[FailureGroup]:
     """A sample counts once for a reason, however many encoders it failed for; not where a later try mended it."""
     num_of = Counter(keys_hex(table.keys))
+    if any(is_of_text(recipe) for recipe in catalog.recipes.values()):
+        num_of.update(keys_hex(table.text_keys))
     groups: dict[tuple[str, str, bool], set[str]] = {}
     for recipe in catalog.recipes:
         for key, failure in _standing(catalog.index(recipe), num_of).items():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from ..derived.derivation import input_of
 from ..keys.digest import canonical_json
 from ..store import layout
+from ..store.dataset import SampleTable
 from ..store.index import RecipeIndex
 from ..store.lease import live_owners
 from ..store.refs import find_ref
@@ -79,24 +81,28 @@ def dataset_info(catalog: Catalog, name: str) -> dict[str, Any]:
     listing = catalog.listing(ref)
     recipes = {item.feature.recipe: item.recipe for item in listing.features}
     table = listing.table
-    uris = dict(zip(keys_hex(table.keys), table.texts("uri"), strict=True))
     splits = Counter(split or "(none)" for split in table.texts("split"))
     return {
         **_dataset_document(listing),
         "sources": list(ref.sources),
         "splits": dict(splits),
-        "distinct": len(uris),
+        "distinct": len(set(keys_hex(table.keys))),
         "recipes": [{"digest": digest, **document} for digest, document in recipes.items()],
         "numerics": [numerics for recipe in recipes for numerics in _numerics(catalog.index(recipe))],
-        "failures": [
-            {"uri": uris[failure.key], "stage": failure.stage, "reason": failure.reason, "permanent": failure.permanent}
-            for recipe in recipes
-            for manifest in catalog.index(recipe).manifests
-            for failure in manifest.failures
-            if failure.key in uris
-        ],
+        "failures": [failure for recipe in recipes for failure in _failures(catalog, recipe, table)],
         "unreadable": [{"uri": item.uri, "reason": item.reason} for item in table.unreadable],
     }
+
+
+def _failures(catalog: Catalog, recipe: str, table: SampleTable) -> Iterator[dict[str, Any]]:
+    """Every failure that the ledger of a recipe has of a dataset's samples."""
+    uris: dict[str, list[str | None]] = {}
+    for key, uri in zip(keys_hex(table.row_keys(catalog.recipes[recipe])), table.texts("uri"), strict=True):
+        uris.setdefault(key, []).append(uri)
+    for manifest in catalog.index(recipe).manifests:
+        for failure in manifest.failures:
+            told = {"stage": failure.stage, "reason": failure.reason, "permanent": failure.permanent}
+            yield from ({"uri": uri, **told} for uri in uris.get(failure.key, ()))
 
 
 def _numerics(index: RecipeIndex) -> list[Any]:

@@ -12,9 +12,13 @@ from typing import Any
 
 import torch
 
+from ..builder.captions import captions_of, located
+from ..builder.downloads import Downloads
 from ..builder.finding import find_samples
-from ..builder.request import BuildOptions, EncoderRequest, pick_device, recorded_limits, resolve
+from ..builder.request import BuildOptions, EncoderRequest, Resolution, pick_device, recorded_limits, resolve
 from ..errors import DamageError, FovcacheError, SampleError
+from ..sources.sample import Located
+from ..store.dataset import read_table
 from ..store.index import open_index
 from ..store.layout import MANIFESTS, REFS
 from ..store.manifest import Manifest, manifest_names, read_manifest
@@ -25,9 +29,10 @@ from .derivations import apart, compare_some, find_derivation
 
 logger = logging.getLogger(__name__)
 
-TOLERANCE = {"fp32": 1e-4, "fp16": 4e-3, "bf16": 3.2e-2, "derived": 1e-3}
+TOLERANCE = {"fp32": 1e-4, "fp16": 4e-3, "bf16": 3.2e-2, "int32": 0.0, "derived": 1e-3}
 """Largest difference allowed, relative to the largest magnitude of the feature's rows: for the half types four
-rounding steps, for fp32 and for derived rows what other batch sizes and kernels were seen to do."""
+rounding steps, for whole numbers none, for fp32 and for derived rows what other batch sizes and kernels were seen to
+do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +100,28 @@ def dataset_of(storage: LocalStorage, sources: Sequence[str]) -> str | None:
     return None
 
 
+def _read_again(
+    storage: LocalStorage, manifest: Manifest, resolution: Resolution, num_samples: int, stack: contextlib.ExitStack
+) -> tuple[Mapping[str, Located], Downloads | None]:
+    """By key what a build read, and what downloads it; captions stand in the dataset."""
+    sources: Sequence[str] = manifest.provenance["sources"]
+    if resolution.is_of_text:
+        dataset = manifest.provenance["dataset"] or dataset_of(storage, sources) or ""
+        with contextlib.suppress(DamageError, FileNotFoundError):
+            return captions_of(read_table(storage, dataset)), None
+    scan, downloads = find_samples(
+        known_sources(storage, manifest.provenance),
+        resolution.suffixes,
+        BuildOptions(allow_file_urls=True),
+        stack,
+        storage=storage,
+    )
+    if downloads is not None and len(scan.locations) < num_samples:
+        downloads.learn(scan.pending[:num_samples])
+        scan.refresh()
+    return located(scan.found(), resolution), downloads
+
+
 def _compare(
     storage: LocalStorage,
     manifest: Manifest,
@@ -115,16 +142,10 @@ def _compare(
     if resolved is None:
         encoder_name = manifest.provenance["request"]["encoder"]
         raise FovcacheError(f"{encoder_name} is not what it was when the rows were computed")
-    sources = known_sources(storage, manifest.provenance)
     with contextlib.ExitStack() as stack:
-        scan, downloads = find_samples(
-            sources, resolution.suffixes, BuildOptions(allow_file_urls=True), stack, storage=storage
-        )
-        if downloads is not None and len(scan.locations) < num_samples:
-            downloads.learn(scan.pending[:num_samples])
-            scan.refresh()
+        locations, downloads = _read_again(storage, manifest, resolution, num_samples, stack)
         index = open_index(storage, manifest.recipe)
-        locations, features = scan.locations, resolved.features
+        features = resolved.features
         keys = sorted(locations)
         found = {f.digest: index.lookup(f.digest, keys_array(keys)) for f in features}
         cached = [at for at in range(len(keys)) if all(shard[at] >= 0 for shard, _ in found.values())]
@@ -154,5 +175,10 @@ def _compare(
                 source = Rows(storage, feature.digest, index.shards, shard[at : at + 1], row[at : at + 1])
                 old = torch.empty((1, *source.shapes[0]), dtype=source.dtype)
                 source.read_all(old)
+                new_shape = tuple(rows[feature.digest].shape[1:])
+                if new_shape != source.shapes[0]:
+                    raise FovcacheError(
+                        f"a row of {feature.layer} has shape {new_shape} now, and {source.shapes[0]} in the cache"
+                    )
                 largest[feature.dtype] = max(largest.get(feature.dtype, 0.0), apart(rows[feature.digest], old))
     return len(chosen)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..builder.captions import captions_of, located
 from ..builder.downloads import Downloads
 from ..builder.finding import by_kind, find_samples
 from ..builder.progress import OnProgress, silent
@@ -24,10 +25,11 @@ from ..derived.derivation import Derivation
 from ..errors import DamageError, FovcacheError
 from ..keys.digest import Document
 from ..keys.recipe import SCHEMA
+from ..sources.sample import Located
 from ..sources.scan import Scan
 from ..sources.spec import parse_source
 from ..store import layout
-from ..store.dataset import Dataset, publish_dataset, read_table
+from ..store.dataset import Dataset, SampleTable, publish_dataset, read_table
 from ..store.documents import put_keyed, read_loosely, sealed
 from ..store.lease import hold_lease, sweep_dead
 from ..store.manifest import manifest_names, read_manifest
@@ -272,19 +274,29 @@ class _Repair:
         if resolved is None:
             raise DamageError(f"{order['request']['encoder']} is not what it was when the block was computed")
         with contextlib.ExitStack() as stack:
-            scan, downloads = self._scan(known_sources(self.storage, order), resolution.suffixes, stack)
             dataset = order["dataset"] or dataset_of(self.storage, order["sources"]) or ""
-            if downloads is not None:
-                downloads.learn(scan.pending)
-            mine = [key for known, keys in by_kind(scan.found(), resolution) if known is resolved for key in keys]
-            try:
-                keys = keys_hex(read_table(self.storage, dataset).keys)
-            except (DamageError, FileNotFoundError):
+            downloads, sources = None, order["sources"]
+            table: SampleTable | None = None
+            with contextlib.suppress(DamageError, FileNotFoundError):
+                table = read_table(self.storage, dataset)
+            locations: Mapping[str, Located]
+            if resolution.is_of_text and table is not None:
+                locations = captions_of(table)
+                mine = list(locations)
+            else:
+                scan, downloads = self._scan(known_sources(self.storage, order), resolution.suffixes, stack)
+                if downloads is not None:
+                    downloads.learn(scan.pending)
+                locations, sources = located(scan.found(), resolution), [spec.absolute for spec in scan.sources]
+                mine = [key for known, keys in by_kind(scan.found(), resolution) if known is resolved for key in keys]
+            if table is not None:
+                keys = keys_hex(table.row_keys(resolved.recipe.document))
+            else:
                 logger.warning(
                     "the dataset of the damaged block is unknown; its sources' present samples are taken for it"
                 )
                 keys = mine
-            gone = sum(key not in scan.locations for key in keys)
+            gone = sum(key not in locations for key in keys)
             if gone:
                 self.reasons[recipe] = f"{gone} samples are no longer in their sources"
             options = BuildOptions(
@@ -294,9 +306,10 @@ class _Repair:
             self.num_recomputed += recompute(
                 self.storage,
                 resolved,
-                scan,
+                locations,
                 [key for key in keys if key in present],
                 options,
+                sources=sources,
                 dataset=order["dataset"],
                 only=only,
                 downloads=downloads,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from .stage import Failed, Stage, check_stages
@@ -24,7 +24,7 @@ class SerialPipeline:
         self._clocks: dict[str, list[WorkerClock]] = {}
         self._final: RunStats | None = RunStats()
 
-    def run(self, source: Iterable[Any]) -> Iterator[Any]:
+    def run(self, source: Iterable[Any]) -> Generator[Any]:
         """The last stage's results."""
         self._started = time.perf_counter()
         self._clocks = {stage.id: [WorkerClock(self._started)] for stage in self._stages}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, TypeAlias
 
 from ..decode.sampling import WHOLE, Window
 from ..keys.digest import bytes_digest, file_digest
@@ -43,6 +44,22 @@ class Location:
     def digest(self) -> str:
         """BLAKE3 of the bytes as they are now, which may be more than fit in memory. Raises OSError."""
         return file_digest(self.place.path) if self.size is None else bytes_digest(self.read())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """A text that encoders of text read instead of a sample's bytes. It stands in memory: nothing is fetched for it."""
+
+    text: str | None
+    """None for samples without one."""
+    place: ClassVar[Place] = Place(where="")
+    """No file's."""
+    content: ClassVar[str] = ""
+    """The same for all: one unit of work can hold many."""
+
+
+Located: TypeAlias = Location | Caption
+"""Where what an encoder reads of a sample is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,18 +9,19 @@ import stat
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..decode.sampling import WHOLE, Window
 from ..errors import SourceError
 from ..keys.digest import file_digest
-from ..keys.recipe import sample_key
+from ..keys.recipe import sample_key, text_key
 from ..store.memo import Memo, now_ns
 from .entry import Entry
 from .listing import Listing, as_text, list_sources
 from .place import Place
-from .sample import Location, Sample, Unreadable
+from .sample import Caption, Location, Sample, Unreadable
 from .spec import SourceSpec, parse_source
 from .tar_shards import TarEntry, read_tar
 
@@ -37,6 +38,12 @@ class Found:
     """What could not become a sample."""
     locations: dict[str, Location]
     """For each key, where its bytes lie (the first place, of several)."""
+
+    @cached_property
+    def captions(self) -> dict[str, Caption]:
+        """The samples' captions by their own keys, each once, in order; with one that stands for none."""
+        texts = dict.fromkeys(sample.caption for sample in self.samples)
+        return {text_key(text): Caption(text=text) for text in texts}
 
 
 class Scan:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DamageError
-from ..keys.digest import DIGEST_BYTES, bytes_digest
-from ..keys.recipe import SCHEMA
+from ..errors import DamageError, SelectionError
+from ..keys.digest import DIGEST_BYTES, Document, bytes_digest
+from ..keys.recipe import SCHEMA, is_of_text, text_key
 from ..sources.sample import Sample, Unreadable
 from .layout import DATASETS, dataset_name, stem
 from .safetensors_file import array_bytes, file_parts, parse_header
@@ -70,13 +70,26 @@ class Dataset:
 class SampleTable:
     """A stored dataset by columns."""
 
-    def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, columns: Mapping[str, np.ndarray], digest: str = "") -> None:
         self._columns = columns
+        self.digest = digest
+        """The dataset's; empty where it is not known."""
         self.keys = columns["key"]
         """The samples' keys, uint8 [samples, 32]."""
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @cached_property
+    def text_keys(self) -> np.ndarray:
+        """The keys of the samples' captions, uint8 [samples, 32]."""
+        captions = self.texts("caption")
+        keys = {caption: text_key(caption) for caption in set(captions)}
+        return keys_array([keys[caption] for caption in captions])
+
+    def row_keys(self, recipe: Document) -> np.ndarray:
+        """What the samples' rows of a recipe (by its document) are found by, uint8 [samples, 32]."""
+        return self.text_keys if is_of_text(recipe) else self.keys
 
     def texts(self, name: str, positions: np.ndarray | slice = slice(None)) -> list[str | None]:
         """The `uri`, `caption`, `group` or `split` of the samples at `positions`."""
@@ -94,6 +107,27 @@ class SampleTable:
         if "label.int" not in self._columns:
             return np.zeros(len(self), np.int64), np.zeros(len(self), bool)
         return self._columns["label.int"], self._columns["label.is_int"].astype(bool)
+
+    def labels(self, positions: np.ndarray) -> np.ndarray | None:
+        """int64 [m], or None when none of the samples at `positions` has a label.
+
+        Integers keep their values; strings are numbered as in `categories`. Raises SelectionError when only some
+        samples have one, or when integers and strings are mixed.
+        """
+        numbers, is_number = (column[positions] for column in self.integer_labels())
+        codes, names = self.categories("label")
+        codes = codes[positions]
+        missing = int((~is_number & (codes < 0)).sum())
+        if missing == len(positions):
+            return None
+        if missing:
+            raise SelectionError(
+                f"{missing} of {len(positions)} samples have no label; name a split, or label them all"
+            )
+        if is_number.any() and not is_number.all():
+            raise SelectionError(f"labels are both numbers and texts (such as {names[codes.max()]!r}); use one kind")
+        labels: np.ndarray = np.where(is_number, numbers, codes).astype(np.int64)
+        return labels
 
     def samples(self, positions: np.ndarray | slice = slice(None)) -> tuple[Sample, ...]:
         """The samples at `positions`."""
@@ -154,7 +188,8 @@ def read_table(storage: Storage, digest: str) -> SampleTable:
                 data, _NUMPY[info.dtype], info.size_bytes // _NUMPY[info.dtype].itemsize, info.offset
             ).reshape(info.shape)
             for key, info in infos.items()
-        }
+        },
+        digest,
     )
 
 

@@ -23,7 +23,7 @@ from .safetensors_file import TensorInfo, array_bytes, file_parts, read_header
 from .storage import Storage
 
 KEYS = "keys"
-_DTYPE_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
+_DTYPE_NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32", torch.int32: "I32"}
 TORCH_DTYPES = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
 
 

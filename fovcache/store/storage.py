@@ -110,7 +110,7 @@ class LocalStorage:
     def put(self, name: str, parts: Iterable[bytes | memoryview]) -> None:
         with self._temporary(name, parts) as temporary, _explained(f"write {self.path(name)}"):
             temporary.replace(self.path(name))
-            _flush_folder(self.path(name).parent)
+            flush_folder(self.path(name).parent)
 
     def put_if_absent(self, name: str, parts: Iterable[bytes | memoryview]) -> bool:
         with self._temporary(name, parts) as temporary, _explained(f"write {self.path(name)}"):
@@ -123,7 +123,7 @@ class LocalStorage:
                 if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
                     raise
                 return self._claim_and_replace(temporary, self.path(name))
-            _flush_folder(self.path(name).parent)
+            flush_folder(self.path(name).parent)
             return True
 
     def delete(self, name: str) -> None:
@@ -145,7 +145,7 @@ class LocalStorage:
             if path.exists():
                 return False
             temporary.replace(path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
             return True
         finally:
             claim.unlink()
@@ -154,13 +154,11 @@ class LocalStorage:
     def _temporary(self, name: str, parts: Iterable[bytes | memoryview]) -> Iterator[Path]:
         temporary = self.path(self.TEMPORARY) / f"{self.owner}.{next(_unique)}"
         with _explained(f"write {self.path(name)}"):
-            _make_folder(temporary.parent)
-            _make_folder(self.path(name).parent)
+            make_folder(temporary.parent)
+            make_folder(self.path(name).parent)
         try:
-            with _explained(f"write {self.path(name)}"), temporary.open("xb", buffering=0) as file:
-                for part in parts:
-                    _write_all(file.fileno(), memoryview(part).cast("B"))
-                os.fsync(file.fileno())
+            with _explained(f"write {self.path(name)}"):
+                write_new(temporary, parts)
             yield temporary
         finally:
             with contextlib.suppress(OSError):
@@ -172,20 +170,29 @@ def is_temporary(name: str) -> bool:
     return re.fullmatch(rf"{LocalStorage.TEMPORARY}/[0-9a-f]{{32}}\.\d+", name) is not None
 
 
+def write_new(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+    """Write a file that is not there yet, to the disk; its folder is for the caller to flush. Raises OSError."""
+    with path.open("xb", buffering=0) as file:
+        for part in parts:
+            _write_all(file.fileno(), memoryview(part).cast("B"))
+        os.fsync(file.fileno())
+
+
 def _write_all(descriptor: int, data: memoryview) -> None:
     while data:
         data = data[os.write(descriptor, data) :]
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make a folder, and those above it, so that it lasts: its name is an entry of the folder above."""
     if not folder.is_dir():
-        _make_folder(folder.parent)
+        make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
-        _flush_folder(folder.parent)
+        flush_folder(folder.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Write a folder's entries to the disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

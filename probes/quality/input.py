@@ -61,10 +61,7 @@ def open_input(cache: Cache, request: QualityRequest, path: str) -> QualityInput
     catalog = Catalog(storage)
     table = read_table(storage, ref.dataset)
     positions = of_split(table, request.split, ref.name)
-    has = {
-        feature.digest: catalog.index(feature.recipe).lookup(feature.digest, table.keys)[0] >= 0
-        for feature in catalog.features
-    }
+    has = {feature.digest: catalog.has(feature, table) for feature in catalog.features}
     present = [feature for feature in catalog.features if has[feature.digest][positions].any()]
     layers = choose_layers(catalog, request, present, ref.name)
 

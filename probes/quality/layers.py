@@ -42,11 +42,15 @@ def choose_layers(catalog: Catalog, request: QualityRequest, present: Sequence[F
     `recipe` ask for it. Raises SelectionError for none and where recipes, poolings or dtypes would be mixed, LayerError
     for a glob without layers.
     """
-    plain = [feature for feature in present if input_of(catalog.recipes[feature.recipe]) is None]
-    if not plain:
+    encoded = [feature for feature in present if input_of(catalog.recipes[feature.recipe]) is None]
+    if not encoded:
         raise SelectionError(f"dataset {dataset!r} has no features yet; `fovcache build` computes them")
+    plain = [feature for feature in encoded if not feature.is_integer]
     fitting = [feature for feature in plain if fits(catalog, feature, request.wanted)]
     if not fitting:
+        for feature in encoded:
+            if feature.is_integer and fits(catalog, feature, request.wanted):
+                raise SelectionError(f"{describe(catalog, feature)} holds token ids, which have no quality of vectors")
         asked = ", ".join(f"{key} {value!r}" for key, value in request.wanted.items() if value is not None)
         raise SelectionError(f"no feature of dataset {dataset!r} has {asked}; there are: {_shown(catalog, plain)}")
     if request.weights is None and request.recipe is None:

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from fovcache.child_process import start_child
-from fovcache.errors import DamageError, EnvironmentFailure, UsageError, environment_failure
+from fovcache.errors import EnvironmentFailure, UsageError, environment_failure
 
 from .batches import Batch
+from .ended import error_of, how_ended, last_words
 from .events import AtWork, Event, Failed, event_of
 from .memory import Room
 from .result_folder import sweep
@@ -32,8 +33,6 @@ from .task import Task
 
 _START_S = 120.0
 """A process that is not ready by then never will be."""
-_MOST_SAID = 300
-"""Characters of what a process said last."""
 
 
 class Isolated:
@@ -137,20 +136,11 @@ class _Worker:
             assert pipe is not None
             with contextlib.suppress(OSError):
                 pipe.close()
-        said = self._last_words()
+        said = last_words(self._said)
         self._said.close()
         if was_killed:
             return f"the process that ran it was ended: {ended}"
-        return f"the process that ran it {_how(status)}{said}"
-
-    def _last_words(self) -> str:
-        if self._said.closed:
-            return ""
-        self._said.seek(0, os.SEEK_END)
-        self._said.seek(max(0, self._said.tell() - 4096))
-        lines = self._said.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f": {last[:_MOST_SAID]}" if last else ""
+        return f"the process that ran it {how_ended(status)}{said}"
 
     def _ask(self, message: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None
@@ -171,7 +161,7 @@ class _Worker:
                 name, level, text = message["log"]
                 logging.getLogger(name).log(level, "%s", text)
             elif "error" in message:
-                raise _error_of(message["error"])
+                raise error_of(message["error"])
             else:
                 yield message
 
@@ -189,18 +179,3 @@ class _Worker:
             self._read += data
         line, _, self._read = self._read.partition(b"\n")
         return line
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"ended with status {status}"
-    hint = " (out of memory?)" if -status == signal.SIGKILL else ""
-    return f"was ended by {signal.Signals(-status).name}{hint}"
-
-
-def _error_of(document: Mapping[str, Any]) -> Exception:
-    kind = {"DamageError": DamageError, "EnvironmentFailure": EnvironmentFailure}.get(document["kind"], UsageError)
-    error = kind(document["text"])
-    if isinstance(error, EnvironmentFailure):
-        error.errno = document["errno"]
-    return error

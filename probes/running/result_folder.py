@@ -165,7 +165,7 @@ def open_folder(folder: Path) -> Iterator[ResultFolder]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / LOCK_FILE).open("ab") as lock:
-            _lock(lock, folder)
+            lock_file(lock, folder)
             with (folder / TRIALS_FILE).open("a+b", buffering=0) as lines:
                 trials = _read_trials(lines, folder / TRIALS_FILE)
                 sweep(folder)
@@ -193,8 +193,8 @@ def _check_is_ours(folder: Path) -> None:
         )
 
 
-def _lock(file: BinaryIO, folder: Path) -> None:
-    """The lock of this process, which ends with it however it ends."""
+def lock_file(file: BinaryIO, folder: Path) -> None:
+    """The lock of this process, which ends with it however it ends. Raises UsageError where another has it."""
     import fcntl
 
     try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fovcache.errors import UsageError, nearest
+from fovcache.sources.address import shown_uri
 from fovcache.trainable import FEATURES, LABELS, TEXT, Trainable, resolve_trainable
 
 from ..toml_table import TomlTable, read_toml
@@ -137,8 +138,6 @@ class TrainConfig:
     def document(self) -> dict[str, Any]:
         """Everything that decides a run but its seed, by dotted names, defaults filled in: what arms are compared by,
         and what a resumed run must agree with."""
-        from dataclasses import asdict
-
         found: dict[str, Any] = {"cache": self.cache, "dataset": self.dataset, "device": self.device}
         found["model.kind"] = self.kind
         found |= {f"model.{key}": value for key, value in dict(self.trainable().document()).items() if key != "name"}
@@ -146,6 +145,7 @@ class TrainConfig:
             found |= {f"inputs.{name}.{key}": value for key, value in asdict(choice).items() if value is not None}
         for table, values in (("data", self.data), ("split", self.split), ("train", self.train)):
             found |= {f"{table}.{key}": value for key, value in asdict(values).items()}
+        found["data.sources"] = tuple(shown_uri(source) for source in self.data.sources)  # URLs may hold secrets
         return found
 
 

@@ -184,6 +184,10 @@ class Condition:
     """Of the interval."""
     neutral: float = 0.0
     """What stands for no difference: 0 for differences, 1 for ratios."""
+    per_seed: tuple[float, ...] = ()
+    """Each seed's own difference or ratio, in the order of the seeds; what the report marks beside the mean."""
+    within: tuple[float, float] | None = None
+    """Of a test of equivalence: the bounds that the interval must lie in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,5 +269,5 @@ def _read(path: Path, what: type[Any], expected: str) -> Any:
         raise UsageError(f"{path} is of format {found!r}, expected {expected!r}: run `fovbench train` again")
     try:
         return revive(what, document)
-    except (TypeError, ValueError, KeyError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UsageError(f"{path} does not hold what its format says: {error}") from error

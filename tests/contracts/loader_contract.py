@@ -57,7 +57,7 @@ class LoaderContract:
     def _gather_little(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Several gathers an epoch, of two batches each, though the rows are few."""
         for limit in ("_GATHER_BYTES", "_CACHED_BYTES"):
-            monkeypatch.setattr(f"fovcache.loaders.loader.{limit}", 2 * BATCH * 12)
+            monkeypatch.setattr(f"fovcache.loaders.row_server.{limit}", 2 * BATCH * 12)
 
     def loader(self, features: FeatureSet, **options: Any) -> Loader:
         defaults = {"batch_size": BATCH, "shuffle": True, "seed": 3}

@@ -2,8 +2,8 @@
 a hundred runs and not a hundred imports of torch.
 
 Reads orders as JSON lines and answers each with a number: `{"argv": […], "out": FILE, "err": FILE}` starts a command
-and is answered with its process id, `{"wait": PID}` with its exit status (negative for a signal). `"environ"` holds
-more variables, `"file_size_limit"` the most bytes that a file may have. With `"events": FILE` the child counts its file
+and is answered with its process id, `{"wait": PID}` with its exit status (negative for a signal). `"program"` names a file
+beside this one whose `main` is run in place of the command. `"environ"` holds more variables, `"file_size_limit"` the most bytes that a file may have. With `"events": FILE` the child counts its file
 operations below `"watch"`, those after the first plan only if there is `"from_plan"`, and kills itself with SIGKILL
 before the one numbered `"die_at"`, or stops with SIGSTOP before the first on a path that holds `"stop_before"`.
 """
@@ -33,6 +33,7 @@ _IMPORTED_BEFORE_THE_FORK = (
     "PIL.PngImagePlugin",
     "rich.progress",
     "rich.table",
+    "train_program",
 )
 _FILE_EVENTS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.utime", "sqlite3.connect"}
 
@@ -66,10 +67,10 @@ def _run(order: dict[str, Any]) -> NoReturn:
     if "file_size_limit" in order:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size_limit"], order["file_size_limit"]))
     count = _count_events(order) if "events" in order else None
-    sys.argv = ["fovcache", *order["argv"]]
+    sys.argv = [order.get("program", "fovcache"), *order["argv"]]
     status = 1
     try:
-        cli.main()
+        (importlib.import_module(order["program"]) if "program" in order else cli).main()
     except SystemExit as left:
         status = left.code if isinstance(left.code, int) else 1
     except BaseException:  # noqa: BLE001 - shown as the interpreter would

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fovcache
 from fovcache.bench.peers.synthetic import random_rows, write_features
-from fovcache.loaders import loader as loader_module
+from fovcache.loaders import row_server
 from fovcache.loaders.feature_set import FeatureSet
 from fovcache.loaders.prefetch import _copy_stream
 
@@ -38,7 +38,7 @@ def rows(features: FeatureSet) -> torch.Tensor:
 def _gathers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches that are cut out of large gathers, and batches that are one gather each."""
     if request.param == "a batch at a time":
-        monkeypatch.setattr(loader_module, "_GATHER_BYTES", 1)
+        monkeypatch.setattr(row_server, "_GATHER_BYTES", 1)
 
 
 class OnCuda(LoaderContract):

@@ -35,8 +35,8 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
 def _gather_little() -> Iterator[None]:
     """Several gathers an epoch, of several batches each, though the rows are few."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fovcache.loaders.loader._GATHER_BYTES", 12 * 9)
-        patch.setattr("fovcache.loaders.loader._CACHED_BYTES", 12 * 9)
+        patch.setattr("fovcache.loaders.row_server._GATHER_BYTES", 12 * 9)
+        patch.setattr("fovcache.loaders.row_server._CACHED_BYTES", 12 * 9)
         yield
 
 

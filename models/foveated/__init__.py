@@ -1,0 +1,1 @@
+"""The foveated video model: one visual token a frame, looked for twice."""

@@ -1,0 +1,294 @@
+"""The online feed, for comparison: every batch is read, decoded and encoded anew, by what the cache was built with.
+
+Samples, their order, text and labels are those of a cached feed of the same configuration; only floating features are
+computed, by the same code as in a build and rounded as they are stored. On the CPU a row's bits depend on the batch it
+is encoded in, so equal bits take `encode_batch_size` = 1 and a cache that was built with a batch size of 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import GEN_CLOSED, getgeneratorstate
+
+import numpy as np
+import torch
+
+from fovcache.builder.encoding import BatchEncoder
+from fovcache.builder.finding import find_samples
+from fovcache.builder.reading import decode_stage, fetch, fetch_stage
+from fovcache.builder.request import BuildOptions, EncoderRequest, Resolved, recorded_limits, resolve
+from fovcache.builder.units import Unit
+from fovcache.errors import SampleError, UsageError
+from fovcache.extract.extractor import InputSpec, Item
+from fovcache.keys.recipe import Feature
+from fovcache.pipeline.pipeline import Pipeline
+from fovcache.pipeline.serial import SerialPipeline
+from fovcache.pipeline.stage import Failed, Stage
+from fovcache.sources.sample import Location
+from fovcache.store.shard import keys_hex
+from fovcache.trainable import Need
+
+from .build_commands import recorded_provenance
+from .config import ONLINE, TrainConfig
+from .feed import FeedBatch
+from .opening import OpenedInputs, open_inputs
+from .ordered import OrderedFeed
+from .sets import named
+from .sources import absolute_source
+
+logger = logging.getLogger(__name__)
+
+_MAX_AHEAD = 2
+"""Encoded parts of steps that wait for the loop."""
+
+
+def open_online(
+    config: TrainConfig,
+    needs: Mapping[str, Need],
+    *,
+    seed: int,
+    device: torch.device,
+    rank: int = 0,
+    num_ranks: int = 1,
+    overlapped: bool = True,
+) -> OnlineFeed:
+    """The online feed of a configuration; it needs the cached features, for their recipes, and the sources.
+
+    Raises what opening a cache does, and UsageError where an encoder or a source is not what it was.
+    """
+    return OnlineFeed(
+        open_inputs(config, needs),
+        [absolute_source(source, config.folder) for source in config.data.sources],
+        batch_size=config.train.batch_size,
+        encode_batch_size=config.data.encode_batch_size,
+        seed=seed,
+        device=device,
+        rank=rank,
+        num_ranks=num_ranks,
+        overlapped=overlapped,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Part:
+    """Samples of a step that are encoded at once."""
+
+    positions: np.ndarray
+    """Among the opened samples, int64 [samples]."""
+    ends_step: bool
+    """Whether the step has no further samples."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Wanted(Unit):
+    """One sample of a part."""
+
+    part: _Part
+    """Which; the same object for all of its samples."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Encoded:
+    """A part with its rows."""
+
+    part: _Part
+    rows: dict[str, torch.Tensor]
+
+
+class OnlineFeed(OrderedFeed):
+    """Computes the rows of opened inputs. `overlapped` reads, decodes and encodes in threads, ahead of the loop."""
+
+    kind = ONLINE
+
+    def __init__(
+        self,
+        opened: OpenedInputs,
+        sources: Sequence[str],
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        encode_batch_size: int | None = None,
+        rank: int = 0,
+        num_ranks: int = 1,
+        overlapped: bool = True,
+    ) -> None:
+        """Raises UsageError: an encoder is not what it was; a sample is not in `sources`; sources that are URLs."""
+        super().__init__(opened, batch_size=batch_size, seed=seed, rank=rank, num_ranks=num_ranks)
+        self._device, self._overlapped = device, overlapped
+        self._part_size = min(encode_batch_size or self._share, self._share)
+        self._tables = {name: table.to(device) for name, table in opened.tables.items()}
+        self._resolved = _resolve(opened)
+        self._hex_keys = keys_hex(self._keys)
+        self._locations = _locate(opened, self._hex_keys, self._resolved, sources)
+        self._encoding = threading.Lock()  # validation encodes while the next steps are
+        self._encoders = [
+            BatchEncoder(
+                resolved.extractor,
+                resolved.spec,
+                list(dict.fromkeys(features.values())),
+                device=device,
+                compute_dtype=resolved.request.compute_dtype,
+                batch_size=self._part_size,
+            )
+            for resolved, features in self._resolved
+        ]
+        self._running: list[Generator[FeedBatch]] = []
+
+    def document(self) -> Mapping[str, object]:
+        """See Feed."""
+        return {**super().document(), "encode_batch_size": self._part_size}
+
+    def _batches(self, steps: Iterator[np.ndarray]) -> Iterator[FeedBatch]:
+        self._running = [each for each in self._running if getgeneratorstate(each) != GEN_CLOSED]
+        self._running.append(running := self._run(steps))
+        return running
+
+    def _run(self, steps: Iterator[np.ndarray]) -> Generator[FeedBatch]:
+        pipeline = (
+            Pipeline(self._stages(), max_results=_MAX_AHEAD) if self._overlapped else SerialPipeline(self._stages())
+        )
+        waiting: list[_Encoded] = []
+        with contextlib.closing(pipeline.run(self._wanted(steps))) as encoded:
+            for each in encoded:
+                waiting.append(each)
+                if each.part.ends_step:
+                    yield self._joined(waiting)
+                    waiting = []
+
+    def _wanted(self, steps: Iterator[np.ndarray]) -> Iterator[_Wanted]:
+        specs = tuple(resolved.spec for resolved, _ in self._resolved)
+        for step in steps:
+            for begin in range(0, len(step), self._part_size):
+                end = begin + self._part_size
+                part = _Part(positions=step[begin:end], ends_step=end >= len(step))
+                for at in part.positions.tolist():
+                    key = self._hex_keys[at]
+                    yield _Wanted(keys=(key,), locations=(self._locations[key],), specs=specs, part=part)
+
+    def _stages(self) -> list[Stage]:
+        options = BuildOptions()
+        threads = options.threads()
+        return [
+            fetch_stage(threads, fetch),
+            decode_stage(threads, options.watchdog_s, self._device),
+            Stage(
+                id="encode",
+                name="encode",
+                resource="cpu" if self._device.type == "cpu" else "gpu",
+                run=self._encode,
+                regroup=_parts,
+                max_queued=2 * self._part_size + threads,
+            ),
+        ]
+
+    def _encode(self, samples: list[_Wanted]) -> _Encoded:
+        found: dict[str, torch.Tensor] = {}
+        for number, (encoder, (resolved, features)) in enumerate(zip(self._encoders, self._resolved, strict=True)):
+            items = [self._item(sample, number) for sample in samples]
+            with self._encoding:
+                rows = _rows(encoder, resolved.spec, items, self._device)
+            found |= {name: rows[feature.digest] for name, feature in features.items()}
+        return _Encoded(part=samples[0].part, rows=found)
+
+    def _item(self, sample: _Wanted, number: int) -> Item:
+        item = sample.items[number][0]
+        if isinstance(item, SampleError):
+            raise _unreadable(sample, item)
+        return item
+
+    def _joined(self, parts: Sequence[_Encoded]) -> FeedBatch:
+        positions = np.concatenate([each.part.positions for each in parts])
+        tensors = {name: torch.cat([each.rows[name] for each in parts]) for name in parts[0].rows}
+        index = torch.from_numpy(positions).to(self._device)
+        tensors |= {name: table.index_select(0, index) for name, table in self._tables.items()}
+        return FeedBatch(tensors=tensors, keys=self._keys[positions])
+
+    def close(self) -> None:
+        """End the threads, and let the encoders go."""
+        for running in self._running:
+            running.close()
+        for encoder in self._encoders:
+            encoder.close()
+
+
+def _parts(samples: Iterator[_Wanted | Failed]) -> Iterator[list[_Wanted]]:
+    """The samples of a part together, decoded. Raises UsageError for one that cannot be read."""
+    found: list[_Wanted] = []
+    for sample in samples:
+        if isinstance(sample, Failed):
+            raise _unreadable(sample.item, sample.error)
+        found.append(sample)
+        if len(found) == len(sample.part.positions):
+            yield found
+            found = []
+
+
+def _unreadable(sample: _Wanted, error: SampleError) -> UsageError:
+    return UsageError(f"{sample.location.place.name} is in the cache and cannot be read again: {error}")
+
+
+def _rows(
+    encoder: BatchEncoder, spec: InputSpec, items: Sequence[Item], device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Rows of items in their order, on the device; those of unequal shapes are encoded apart, as in a build."""
+    shapes = [spec.shape(item) for item in items]
+    parts = []
+    order: list[int] = []
+    for shape in dict.fromkeys(shapes):
+        members = [at for at, own in enumerate(shapes) if own == shape]
+        parts.append(encoder.rows([items[at] for at in members], to=str(device)))
+        order += members
+    if len(parts) == 1:
+        return parts[0]
+    back = torch.from_numpy(np.argsort(order)).to(device)
+    return {name: torch.cat([part[name] for part in parts]).index_select(0, back) for name in parts[0]}
+
+
+def _resolve(opened: OpenedInputs) -> list[tuple[Resolved, dict[str, Feature]]]:
+    """The encoders as builds were asked for them, with the features wanted of each by their names in a batch."""
+    wanted: dict[str, dict[str, Feature]] = {}
+    for name, each in opened.features.items():
+        wanted.setdefault(each.feature.recipe, {})[name] = each.feature
+    if not wanted:
+        raise UsageError('the model reads no features, so there is nothing to encode: use kind = "cached"')
+    found = []
+    for recipe, features in wanted.items():
+        provenance = recorded_provenance(opened.catalog, next(iter(features.values())))
+        if "request" not in provenance:
+            raise UsageError(f"the cache does not say how recipe {recipe[:12]} was asked for; build its features again")
+        request = EncoderRequest.from_document(provenance["request"])
+        resolved = resolve(request, recorded_limits(provenance)).by_recipe(recipe)
+        if resolved is None:
+            raise UsageError(
+                f"{request.encoder} is not what it was when {', '.join(features)} were computed: build them again, or "
+                "the two feeds would differ"
+            )
+        found.append((resolved, features))
+    return found
+
+
+def _locate(
+    opened: OpenedInputs,
+    keys: Sequence[str],
+    resolved: Sequence[tuple[Resolved, Mapping[str, Feature]]],
+    sources: Sequence[str],
+) -> Mapping[str, Location]:
+    """Where the samples lie now. Raises UsageError for those that are not in the sources."""
+    suffixes = frozenset().union(*(each.spec.suffixes() for each, _ in resolved))
+    with contextlib.ExitStack() as stack:
+        scan, downloads = find_samples(sources, suffixes, BuildOptions(), stack, storage=opened.storage)
+    if downloads is not None:
+        raise UsageError('kind = "online" reads local files, and the sources name URLs; download them first')
+    missing = np.flatnonzero([key not in scan.locations for key in keys])
+    if len(missing):
+        uris = opened.table.texts("uri")
+        raise UsageError(
+            f"{len(missing)} of {len(keys)} samples of dataset {opened.ref.name!r} are not in the sources "
+            f"({named(opened.sets.used[missing], uris)}); name those that it was built from"
+        )
+    return {key: scan.locations[key] for key in keys}

@@ -1,0 +1,305 @@
+"""One training run: an arm on a task with a seed, planned, trained, and taken up again where it was stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fovcache.builder.progress import OnProgress, silent
+from fovcache.errors import UsageError
+from fovcache.trainable import Trainable
+from fovcache.typed_json import revive
+
+from .attention import attention_maps
+from .audit import audit, choose_parts
+from .checkpoint import TrainState, last_checkpoint, load_checkpoint, read_state
+from .config import TrainConfig
+from .feed import Feed, FeedBatch
+from .feeds import open_feed
+from .gauges import Gauges
+from .identity import check_same
+from .log import RunLog, cut_log
+from .loop import Loop
+from .plan import make_plan
+from .processes import Processes, open_processes
+from .random_states import put_back_random, seed_all
+from .result import BASE, DONE, LOG_FILE, MAIN, RUN_FILE, STOPPED, ParameterGroup, Plan, Run, read_run
+from .run_files import CHECKPOINTS_FOLDER, has_run, make_run_folder, read_identity, write_identity, write_run
+from .settings import TrainSettings
+from .stop_signals import StopSignals
+from .trackers import Trackers, check_trackers
+from .trainer import DoesNotFitError, NonFiniteError, Trainer
+from .warmup import Ahead, measure
+
+logger = logging.getLogger(__name__)
+
+_PLAN_FOLDER = ".plan"
+"""Where checkpoints and a log are written to be measured."""
+
+OnPlan = Callable[[Plan], None]
+
+
+def unheard(plan: Plan) -> None:
+    """Nobody reads it."""
+
+
+def train_run(
+    config: TrainConfig,
+    folder: Path,
+    *,
+    seed: int,
+    arm: str = BASE,
+    task: str = MAIN,
+    resume: bool = False,
+    plan_only: bool = False,
+    on_progress: OnProgress = silent,
+    on_plan: OnPlan = unheard,
+) -> Run:
+    """Train as configured, in `folder`: `run.json`, `log.jsonl`, `checkpoints/`. Every process of a run calls this.
+
+    A run that is done already is not done again: what it came to is read. One that was stopped goes on with `resume`,
+    to the same bits (on the CPU) as if it had not been stopped. SIGINT and SIGTERM finish the step, save, and give a
+    run whose state is `stopped`. A loss that is not finite gives one that `failed`. With `plan_only` nothing is
+    trained nor left in the folder, and the run has a plan alone.
+
+    Raises UsageError for a configuration that does not fit the cache, the machine or the run in the folder;
+    DamageError; EnvironmentFailure for full disks and memory, naming the last good checkpoint.
+    """
+    started = time.perf_counter()
+    check_trackers(config.train.trackers)
+    trainable = config.trainable()
+    with ExitStack() as stack:
+        processes = stack.enter_context(open_processes(config.train, config.device))
+        feed = open_feed(
+            config,
+            trainable.needs(),
+            seed=seed,
+            device=processes.device,
+            rank=processes.rank,
+            num_ranks=processes.num,
+        )
+        stack.callback(feed.close)
+        document = {**config.document(), "device": processes.device.type}
+        named = RunName(arm=arm, task=task, seed=seed)
+        how = How(resume=resume, plan_only=plan_only, on_progress=on_progress, on_plan=on_plan, started=started)
+        return train(trainable, feed, config.train, processes, folder, named, document, how)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunName:
+    """Which run of its suite it is."""
+
+    arm: str = BASE
+    """Its arm."""
+    task: str = MAIN
+    """Its task."""
+    seed: int = 0
+    """Of initialisation, order and all that is drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a run is gone about; nothing of it changes what it comes to."""
+
+    resume: bool = False
+    """Whether to go on with what there is."""
+    plan_only: bool = False
+    """Whether to stop after the plan."""
+    on_progress: OnProgress = silent
+    """Told twice a second at most."""
+    on_plan: OnPlan = unheard
+    """Told before training."""
+    started: float | None = None
+    """On `time.perf_counter`; None for now."""
+    with_plan: bool = True
+    """Whether to measure for a plan, before a run that is not taken up again."""
+
+
+def train(
+    trainable: Trainable,
+    feed: Feed,
+    settings: TrainSettings,
+    processes: Processes,
+    folder: Path,
+    named: RunName,
+    document: Mapping[str, Any],
+    how: How = How(),
+) -> Run:
+    """`train_run` on a feed that is open and under processes that are; `document` is the configuration's."""
+    started = time.perf_counter() if how.started is None else how.started
+    identity = {**document, "seed": named.seed, "arm": named.arm, "task": named.task}
+    identity |= {f"feed.{name}": value for name, value in feed.document().items()}
+    if feed.num_validation < processes.num:
+        raise UsageError(f"{feed.num_validation} validation samples for {processes.num} processes: expected one each")
+    done = None if how.plan_only else _earlier(folder, identity, resume=how.resume)
+    if done is not None:
+        return done
+    checkpoint = None if how.plan_only else last_checkpoint(folder / CHECKPOINTS_FOLDER)
+    state = None if checkpoint is None else read_state(checkpoint)
+    if state is not None:
+        check_same(state.identity, identity)
+        feed.load_state(state.feed)
+    processes.wait()  # until all have seen what there is, before one of them writes
+
+    seed_all(named.seed, processes.rank)
+    gauges = Gauges(processes.device)
+    batches = Ahead(feed.train_batches(0 if state is None else state.samples_seen))
+    module = trainable.build(feed.inputs, named.seed).to(processes.device)
+    choose_parts(module, trainable, settings)
+    parameters = audit(module, _few(batches.next_ahead()))
+    seed_all(named.seed, processes.rank)  # whatever building drew
+    has_unused = any(group.unused for group in parameters)
+    trainer = Trainer(module, feed, settings, processes, has_unused=has_unused)
+    loop = Loop(
+        trainer, feed, settings, processes, gauges, folder=folder, identity=identity, on_progress=how.on_progress
+    )
+    if state is not None and checkpoint is not None:
+        load_checkpoint(checkpoint, module=module, optimizer=trainer.optimizer)
+        loop.take_up(state)
+        loop.last_good = checkpoint
+        put_back_random(state.random[processes.rank], processes.device)
+    elif how.with_plan or how.plan_only:
+        plan = _planned(loop, trainer, batches, gauges, settings, processes, folder, started)
+        if plan is not None:
+            loop.plan = asdict(plan)
+            how.on_plan(plan)
+    if how.plan_only:
+        return _result(loop, trainer, feed, gauges, named, parameters, (STOPPED, "planned, not trained"), 0.0)
+
+    with ExitStack() as stack:
+        if processes.is_first:
+            _open_files(loop, folder, settings, identity, state, stack)
+        signals = stack.enter_context(StopSignals(is_alone=processes.num == 1))
+        before_s = time.perf_counter() - started
+        ended = loop.run(batches, signals)
+    if ended[0] == STOPPED:
+        ended = (STOPPED, f"{ended[1]}: the same command with --resume goes on from there")
+    run = _result(loop, trainer, feed, gauges, named, parameters, ended, before_s)
+    if processes.is_first:
+        write_run(folder, run)
+    processes.wait()
+    return run
+
+
+def _earlier(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> Run | None:
+    """The run that is done here already; None to begin or go on. Raises UsageError."""
+    if not has_run(folder):
+        return None
+    before = read_identity(folder)
+    if before is not None:
+        check_same(before, identity)
+    path = folder / RUN_FILE
+    run = read_run(path) if path.exists() else None
+    if run is not None and run.state == DONE and before is not None:
+        return run
+    if not resume:
+        what = (
+            "an unfinished run" if run is None else f"a run that {'was stopped' if run.state == STOPPED else 'failed'}"
+        )
+        raise UsageError(f"{folder} has {what}: go on with it by --resume, or choose another folder")
+    return None
+
+
+def _few(batch: FeedBatch) -> dict[str, torch.Tensor]:
+    """Enough to see where gradients go."""
+    return {name: each[:8] for name, each in batch.tensors.items()}
+
+
+def _planned(
+    loop: Loop,
+    trainer: Trainer,
+    batches: Ahead,
+    gauges: Gauges,
+    settings: TrainSettings,
+    processes: Processes,
+    folder: Path,
+    started: float,
+) -> Plan | None:
+    """By a warm-up; None where its steps fail, as the run's own will."""
+    scratch = folder / _PLAN_FOLDER if processes.is_first else Path(tempfile.mkdtemp())
+    had_folder = folder.exists()
+    make_run_folder(scratch)
+    try:
+        warmup = measure(
+            trainer,
+            batches,
+            settings,
+            gauges,
+            folder=scratch,
+            tell=loop.tell,
+            save=lambda where: loop.write_checkpoint(where, keep=1),
+            started=started,
+            is_alone=processes.num == 1,
+        )
+    except (NonFiniteError, DoesNotFitError) as error:
+        logger.warning("there is no plan, since the warm-up failed: %s", error)
+        return None
+    finally:
+        if not had_folder and processes.is_first:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # made again by the run itself
+    return make_plan(settings, warmup)
+
+
+def _open_files(
+    loop: Loop,
+    folder: Path,
+    settings: TrainSettings,
+    identity: Mapping[str, Any],
+    state: TrainState | None,
+    stack: ExitStack,
+) -> None:
+    """What the process that writes has, until the stack is left."""
+    make_run_folder(folder)
+    write_identity(folder, identity)
+    samples_seen = -1 if state is None else state.samples_seen
+    cut_log(folder / LOG_FILE, samples_seen)
+    loop.log = RunLog(folder / LOG_FILE)
+    stack.callback(loop.log.close)
+    loop.trackers = Trackers(settings.trackers, folder, identity, samples_seen=max(0, samples_seen))
+    stack.callback(loop.trackers.close)
+
+
+def _result(
+    loop: Loop,
+    trainer: Trainer,
+    feed: Feed,
+    gauges: Gauges,
+    named: RunName,
+    parameters: tuple[ParameterGroup, ...],
+    ended: tuple[str, str],
+    before_s: float,
+) -> Run:
+    gauges.read(at_once=True)
+    state, reason = ended
+    return Run(
+        arm=named.arm,
+        task=named.task,
+        seed=named.seed,
+        state=state,
+        reason=reason,
+        samples_seen=trainer.samples_seen,
+        steps=trainer.steps,
+        evaluations=tuple(loop.evaluations),
+        validation_hash=feed.validation_hash,
+        num_validation=feed.num_validation,
+        parameters=parameters,
+        samples_per_second=loop.samples_per_second,
+        data_wait_share=loop.data_wait_share,
+        kernel_active_share=gauges.mean_kernel_active_share,
+        peak_memory_bytes=gauges.peak_memory_bytes,
+        num_resumed=loop.num_resumed,
+        spent=loop.spent(before_s),
+        plan=None if loop.plan is None else revive(Plan, loop.plan),
+        events=tuple(loop.events),
+        attention=attention_maps(trainer.module, feed, gauges.device) if state == DONE else (),
+    )

@@ -1,0 +1,174 @@
+"""The forest plot of a verdict: each condition's difference or ratio with its interval, diagnostics apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fovcache.probes.train.result import Condition, TrainSuite
+
+from .figures import drawable, is_drawable, new_figure, wrapped
+from .numbers import digits, percent, ratio, signed, spanned
+from .palette import LIGHT, Theme, share_colour
+from .train_runs import metric_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DIAGNOSTIC = "diagnostic, biased"
+_ROW_IN, _AROUND_IN = 0.34, 0.7
+_COLUMNS = (50, 146, 180)
+"""Where the texts behind the axes end, points from them: the number, its interval, the interval's level."""
+_WIDE = 4.0
+"""Ratios that are further apart than this are drawn on a logarithmic scale."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Conditions that share an axis."""
+
+    title: str
+    """What their numbers are."""
+    neutral: float
+    """What stands for no difference."""
+    conditions: tuple[Condition, ...]
+    """Those that have a number."""
+    is_diagnostic: bool
+    """Whether they prove nothing."""
+
+
+def number_form(condition: Condition) -> Callable[[float], str]:
+    """How its numbers are written: differences with their sign, ratios with three decimals."""
+    return {0.0: signed, 1.0: ratio}.get(condition.neutral, digits)
+
+
+def groups(suite: TrainSuite) -> list[Group]:
+    """Differences, ratios, then diagnostics; none without a verdict."""
+    found = []
+    verdict = suite.verdict
+    for is_diagnostic in (False, True):
+        every = () if verdict is None else verdict.diagnostics if is_diagnostic else verdict.conditions
+        there = [each for each in every if each.mean is not None and is_drawable(each.mean)]
+        for neutral in sorted({each.neutral for each in there}):
+            word = {0.0: "difference", 1.0: "ratio"}.get(neutral, "value")
+            title = f"{word} of {metric_of(suite)}" + (f" ({DIAGNOSTIC})" if is_diagnostic else "")
+            conditions = tuple(each for each in there if each.neutral == neutral)
+            found.append(Group(title=title, neutral=neutral, conditions=conditions, is_diagnostic=is_diagnostic))
+    return found
+
+
+def draw_verdict(suite: TrainSuite, theme: Theme = LIGHT) -> Figure | None:
+    """A row for each condition that has a number; None where none has."""
+    shown = groups(suite)
+    if not shown:
+        return None
+    heights = [_ROW_IN * len(group.conditions) + _AROUND_IN for group in shown]
+    figure = new_figure(sum(heights) + 0.4)
+    panels = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, group in zip(panels, shown, strict=True):
+        _draw_group(axes, group, theme)
+    _legend(figure, shown, theme)
+    return figure
+
+
+def _draw_group(axes: Axes, group: Group, theme: Theme) -> None:
+    ends = _ends(group)
+    if group.neutral == 1 and min(ends) > 0 and max(ends) / min(ends) > _WIDE:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        around = (max(ends) / min(ends)) ** 0.05
+        axes.set_xlim(min(ends) / around, max(ends) * around)
+    else:
+        margin = 0.05 * (max(ends) - min(ends)) or 0.5
+        axes.set_xlim(min(ends) - margin, max(ends) + margin)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}".replace("-", "−"))
+    axes.axvline(group.neutral, color=theme.ink, linewidth=1, zorder=0.9)
+    for row, condition in enumerate(group.conditions):
+        _draw_row(axes, row, condition, group.is_diagnostic, theme)
+    names = [wrapped(each.name.removeprefix(f"{DIAGNOSTIC}: "), 2) for each in group.conditions]
+    axes.set_yticks(range(len(names)), labels=names, linespacing=1.0)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel(drawable(group.title, 80))
+    axes.tick_params(labelsize=8)
+    for text, place in zip((group.title.partition(" ")[0], "interval", "level"), _COLUMNS, strict=True):
+        axes.annotate(
+            text, (1, 1), xycoords="axes fraction", xytext=(place, 2), textcoords="offset points", ha="right",
+            fontsize=8, weight="bold", annotation_clip=False,
+        )  # fmt: skip
+
+
+def _draw_row(axes: Axes, row: int, condition: Condition, is_diagnostic: bool, theme: Theme) -> None:
+    assert condition.mean is not None
+    if _there(condition.within):
+        low, high = condition.within or (0.0, 0.0)
+        axes.fill_betweenx([row - 0.38, row + 0.38], low, high, color=theme.track, linewidth=0, zorder=0.8)
+    colour, marker = _look(condition.holds, is_diagnostic, theme)
+    is_filled = condition.holds is True and not is_diagnostic
+    if _there(condition.ci):
+        axes.plot(condition.ci or (), [row, row], color=colour, linewidth=1.9, solid_capstyle="butt")
+    axes.plot(
+        condition.mean, row, marker=marker, markersize=5.5, color=colour, clip_on=False, zorder=3,
+        markerfacecolor=colour if is_filled else theme.paper,
+    )  # fmt: skip
+    each = [value for value in condition.per_seed if is_drawable(value)]
+    axes.plot(
+        each, [row + 0.27] * len(each), linestyle="", marker="|", markersize=4.5, color=theme.muted, clip_on=False
+    )
+    form = number_form(condition)
+    level = percent(condition.level).replace(".0", "") if condition.ci else ""
+    for text, place in zip((form(condition.mean), spanned(condition.ci, form), level), _COLUMNS, strict=True):
+        axes.annotate(
+            text, (1, row), xycoords=("axes fraction", "data"), xytext=(place, -0.5), textcoords="offset points",
+            ha="right", va="center", color=theme.ink if place == _COLUMNS[0] else theme.muted, fontsize=8,
+            annotation_clip=False, in_layout=False,
+        )  # fmt: skip
+
+
+def _look(holds: bool | None, is_diagnostic: bool, theme: Theme) -> tuple[str, str]:
+    """(colour, marker)"""
+    if is_diagnostic:
+        return theme.muted, "D"
+    return {True: share_colour(1, theme), False: theme.wait, None: theme.muted}[holds], "o"
+
+
+def _there(ends: tuple[float, float] | None) -> bool:
+    return ends is not None and all(map(is_drawable, ends))
+
+
+def _ends(group: Group) -> list[float]:
+    """Everything that is drawn."""
+    found = [group.neutral]
+    for each in group.conditions:
+        found += [each.mean or 0.0, *(each.ci or ()), *(each.within or ()), *each.per_seed]
+    return [end for end in found if is_drawable(end)]
+
+
+def _legend(figure: Figure, shown: Sequence[Group], theme: Theme) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    every = [(each.holds, group.is_diagnostic) for group in shown for each in group.conditions]
+    kinds = dict.fromkeys((None if is_diagnostic else holds, is_diagnostic) for holds, is_diagnostic in every)
+    handles: list[Line2D | Patch] = []
+    names = []
+    for holds, is_diagnostic in kinds:
+        colour, marker = _look(holds, is_diagnostic, theme)
+        face = colour if holds is True and not is_diagnostic else theme.paper
+        handles.append(Line2D([], [], color=colour, linewidth=1.9, marker=marker, markersize=5.5, markerfacecolor=face))
+        names.append(DIAGNOSTIC if is_diagnostic else HOLDS[holds])
+    if any(each.per_seed for group in shown for each in group.conditions):
+        handles.append(Line2D([], [], linestyle="", marker="|", markersize=4.5, color=theme.muted))
+        names.append("each seed")
+    if any(each.within for group in shown for each in group.conditions):
+        handles.append(Patch(color=theme.track))
+        names.append("bounds of equivalence")
+    figure.legend(handles, names, loc="outside upper left", ncols=5, frameon=False, handlelength=2.2)
+
+
+HOLDS = {True: "holds", False: "does not hold", None: "could not be asked"}
+"""In words."""
