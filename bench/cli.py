@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -41,15 +41,11 @@ from fovcache.options import (
     fetch_options,
 )
 
-from . import quality_options
+from . import quality_options, train_command
 from .ablation_table import print_suite
 from .profile_table import print_profile
 from .quality_table import measure_quality, print_quality
-
-if TYPE_CHECKING:
-    from fovcache import reports
-
-    from .profiler.result import Profile
+from .report_command import write_folder_report, write_profile_report
 
 app = typer.Typer(
     help="Measure and experiment with frozen features.",
@@ -73,7 +69,7 @@ def demo(
     set_up_logging(verbose=False)
     output = Output(json)
     with progress_bar() as show:
-        result = run_demo(out, output, show, lambda folder: _write_folder_report(folder, folder, None, output).html)
+        result = run_demo(out, output, show, lambda folder: write_folder_report(folder, folder, None, output).html)
     output.json(result)
     output.line(str(result["report"]))
     raise typer.Exit(result["status"])
@@ -171,7 +167,7 @@ def profile(
     print_profile(output, result)
     output.json(result.document())
     if report is not None:
-        _write_report(result, report, output)
+        write_profile_report(result, report, output)
     raise typer.Exit(result.exit_status)
 
 
@@ -248,6 +244,26 @@ def quality(
 
 
 @app.command()
+def train(
+    config: train_command.Config,
+    out: train_command.Out,
+    resume: train_command.Resume = False,
+    plan: train_command.PlanOnly = False,
+    arm: train_command.Arms = None,
+    seed: train_command.Seeds = None,
+    task: train_command.Tasks = None,
+    jobs: train_command.Jobs = 1,
+    device: train_command.RunDevice = None,
+    json: Json = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train a model and its arms on cached features, and judge the arms."""
+    options = dict(locals())
+    set_up_logging(verbose=verbose)
+    raise typer.Exit(train_command.train(options))
+
+
+@app.command()
 def report(
     results: Annotated[
         Path,
@@ -280,66 +296,14 @@ def report(
     set_up_logging(verbose=False)
     output = Output(json)
     if results.is_dir():
-        files = _write_folder_report(results, out or results, cache, output, tuple(confusion or ()))
+        files = write_folder_report(results, out or results, cache, output, tuple(confusion or ()))
         pngs = [str(png) for png in files.pngs]
         output.json({"html": str(files.html), "markdown": str(files.markdown), "figures": pngs})
         output.line(str(files.html))
         return
     from .profiler.result import read_profile
 
-    _write_report(read_profile(results), out or Path("fovbench-report"), output)
-
-
-def _write_folder_report(
-    folder: Path, out: Path, cache: Path | None, output: Output, cells: tuple[str, ...] = ()
-) -> reports.ReportFiles:
-    from fovcache import reports
-    from fovcache.cache import open_cache
-    from fovcache.errors import DamageError, UsageError, environment_failure
-    from fovcache.maintain.inventory import cache_contents
-
-    from .results_folder import check_cells, find_caches, find_results
-
-    found = find_results(folder)
-    check_cells(cells, found.ablations)
-    paths, warnings = ([cache], []) if cache is not None else find_caches(folder, found.cached)
-    caches = []
-    for path in paths:
-        try:
-            caches.append(cache_contents(open_cache(path, create=False).storage))
-        except (DamageError, UsageError) as error:
-            if cache is not None:
-                raise
-            warnings.append(f"the cache {path} is left out: {error}")
-    results = reports.Results(
-        name=folder.resolve().name,
-        profiles=found.profiles,
-        builds=tuple(reports.Build.of(name, document) for name, document in found.builds.items()),
-        caches=tuple(caches),
-        ablations=found.ablations,
-        arms=found.arms,
-        qualities=found.qualities,
-        trainings=found.trainings,
-        cells=cells,
-        warnings=(*found.warnings, *warnings),
-    )
-    for warning in results.warnings:
-        output.line(f"warning: {warning}")
-    try:
-        return reports.write_results(results, out)
-    except OSError as error:
-        raise environment_failure(error, f"write the report into {out}") from error
-
-
-def _write_report(profile: Profile, folder: Path, output: Output) -> None:
-    from fovcache.errors import environment_failure
-    from fovcache.reports import write_report
-
-    try:
-        files = write_report(profile, folder)
-    except OSError as error:
-        raise environment_failure(error, f"write the report into {folder}") from error
-    output.line(str(files.html))
+    write_profile_report(read_profile(results), out or Path("fovbench-report"), output)
 
 
 @app.command()

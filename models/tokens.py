@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fovcache.errors import SampleError, WeightsError, environment_failure
+from fovcache.extract.captions import CaptionInput
 from fovcache.extract.extractor import TokenLayout
-from fovcache.extract.text import TextInput
 from fovcache.keys.digest import Document, bytes_digest
 from fovcache.keys.recipe import INTEGER_DTYPE
 
@@ -41,10 +41,10 @@ class TokenIds:
     default_pool = "tokens"
     store_dtype = INTEGER_DTYPE
 
-    def __init__(self, name: str, text: TextInput, identity: Document) -> None:
-        """`identity` is what decides the ids, beside the name and `text`."""
+    def __init__(self, name: str, captions: CaptionInput, identity: Document) -> None:
+        """`identity` is what decides the ids, beside the name and `captions`."""
         self.name = name
-        self.input = text
+        self.input = captions
         self._identity = identity
 
     def identity(self) -> Document:
@@ -81,8 +81,12 @@ def of_bytes(weights: str | None) -> TokenIds:
             f"they are for, as in NAME={weights}"
         )
     end = 256
-    text = TextInput(tokenize=lambda text: text.encode(), end_id=end, software_name="utf-8", software_version="1")
-    return TokenIds("bytes", text, {"vocabulary": end + 1, "end": end, "end_text": None})
+    captions = CaptionInput(tokenize=_byte_ids, end_id=end, software_name="utf-8", software_version="1")
+    return TokenIds("bytes", captions, {"vocabulary": end + 1, "end": end, "end_text": None})
+
+
+def _byte_ids(text: str) -> Sequence[int]:
+    return text.encode()
 
 
 def make(weights: str | None) -> TokenIds:
@@ -110,13 +114,13 @@ def make(weights: str | None) -> TokenIds:
         "end": end_id,
         "end_text": end_text,
     }
-    text = TextInput(
+    captions = CaptionInput(
         tokenize=_Reading(tokenizer),
         end_id=end_id,
         software_name="tokenizers",
         software_version=tokenizers.__version__,
     )
-    return TokenIds("tokens", text, identity)
+    return TokenIds("tokens", captions, identity)
 
 
 class _Reading:

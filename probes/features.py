@@ -132,7 +132,7 @@ def _candidates(
         found[alias] = [each for each in fitting if not each.feature.is_integer]
         if fitting and not found[alias]:
             raise SelectionError(
-                f"[encoders.{alias}]: {describe(catalog, fitting[0].feature)} holds token ids, and a probe reads vectors"
+                f"[encoders.{alias}]: {describe(catalog, fitting[0].feature)} holds token ids, not vectors"
             )
         if not found[alias]:
             asked = ", ".join(f"{key} = {value!r}" for key, value in asdict(choice).items() if value is not None)

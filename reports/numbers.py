@@ -78,10 +78,15 @@ def counted(value: int, noun: str) -> str:
     return f"{count(value)} {noun}{'' if value == 1 else 's'}"
 
 
-def signed(value: float) -> str:
-    """A difference of plain numbers, four digits with its sign: `+0.04120`, `−1.302`, `0`."""
-    text = digits(value, 4).replace("-", "−")
-    return f"+{text}" if value > 0 else text
+def signed(width: float) -> Callable[[float], str]:
+    """How differences are written: with their sign, to as many decimals as tell ends `width` apart, `−1.302`."""
+    decimals = min(max(1 - math.floor(math.log10(width)), 0), 9) if 0 < width < math.inf else 3
+
+    def form(value: float) -> str:
+        text = f"{value:+,.{decimals}f}" if abs(value) < 1e6 else digits(value)
+        return text.replace("-", "−")
+
+    return form
 
 
 def ratio(value: float) -> str:

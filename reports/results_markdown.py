@@ -102,12 +102,15 @@ def _quality(view: QualityView, title: str, figures: str) -> Iterator[str]:
 def _training(view: TrainView, title: str, figures: str) -> Iterator[str]:
     yield from ("", f"## {escaped(title)}", "", f"**{escaped(view.verdict)}**")
     yield from markdown_table(view.tables["conditions"])
+    if view.control:
+        yield from ("", escaped(view.control))
+    yield from markdown_table(view.tables["control"])
     yield from markdown_table(view.tables["diagnostics"])
     yield from ("", *(f"- {escaped(sentence)}" for sentence in view.data))
     for picture in view.pictures.values():
         yield from markdown_picture(picture, figures)
     for name, table in view.tables.items():
-        if name not in ("conditions", "diagnostics"):
+        if name not in ("conditions", "control", "diagnostics"):
             yield from markdown_table(table)
 
 

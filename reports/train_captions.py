@@ -9,8 +9,20 @@ from .figures import is_drawable
 from .names import listed, shown
 from .numbers import ABSENT, count, counted, digits, duration, percent, spanned
 from .train_curves import shown_arms, shown_looks
-from .train_forest import DIAGNOSTIC, HOLDS, groups, number_form
-from .train_runs import arms, done, metric_of, over_seeds, runs_of, series, sizes, task_name, tasks
+from .train_forest import CONTROL, DIAGNOSTIC, HOLDS, groups, number_form
+from .train_runs import (
+    arms,
+    diagnostics,
+    done,
+    metric_of,
+    of_control,
+    over_seeds,
+    runs_of,
+    series,
+    sizes,
+    task_name,
+    tasks,
+)
 from .train_time import mean_spent, time_rows
 
 _MAX_SPOKEN = 40
@@ -27,10 +39,13 @@ def verdict_caption(suite: TrainSuite) -> str:
         text += " Small marks: each seed's own."
     if any(each.within for each in every):
         text += " Grey: bounds in which the whole interval must lie for two to count as equal."
-    if any(group.is_diagnostic for group in groups(suite)):
+    kinds = {group.kind for group in groups(suite)}
+    if CONTROL in kinds:
+        text += " On the negative control the same comparison should find no benefit."
+    if DIAGNOSTIC in kinds:
         text += f" What is called {DIAGNOSTIC} compares two modes of one model, and is no condition."
-    assert suite.verdict is not None
-    hidden = len(suite.verdict.conditions) + len(suite.verdict.diagnostics) - len(every)
+    num = len(suite.verdict.conditions if suite.verdict else ()) + len(of_control(suite)) + len(diagnostics(suite))
+    hidden = num - len(every)
     return text + (f" {count(hidden)} more have no number, and stand in the table alone." if hidden else "")
 
 
@@ -40,7 +55,7 @@ def verdict_alt(suite: TrainSuite) -> str:
     for group in groups(suite):
         for each in group.conditions:
             form = number_form(each)
-            state = DIAGNOSTIC if group.is_diagnostic else HOLDS[each.holds]
+            state = DIAGNOSTIC if group.kind == DIAGNOSTIC else HOLDS[each.holds]
             parts.append(
                 f"{shown(each.name, 60)} {form(each.mean or 0.0)} ({spanned(each.ci, form)}; {shown(group.title, 60)}; "
                 f"{state})"
@@ -66,8 +81,9 @@ def looks_caption(suite: TrainSuite) -> str:
     """How to read the entropies."""
     text = (
         "How queries look, on the validation set: attention entropy is divided by ln N of N tokens, so that 1 (dashed) "
-        "looks at all of them alike and 0 at one; diversity says how much queries differ. Mean over the seeds that are "
-        f"done, and from the lowest to the highest of them as a band, which is no interval. {sizes(suite)} "
+        "looks at all of them alike and 0 at one; query diversity is the mean cosine distance between queries "
+        "predicted for a sample. Mean over the seeds that are done, and from the lowest to the highest of them as a "
+        f"band, which is no interval. {sizes(suite)} "
     )
     return text + _early(suite) + _cut(suite)
 

@@ -115,7 +115,7 @@ def _mark_end(axes: Axes, x: float, y: float, colour: str, is_failed: bool, them
     axes.plot(
         x, y, linestyle="", marker="X" if is_failed else "s", markersize=6.5 if is_failed else 5, color=colour,
         markerfacecolor=colour if is_failed else theme.paper, markeredgecolor=theme.paper if is_failed else colour,
-        markeredgewidth=0.6 if is_failed else 1.1, zorder=4, clip_on=False,
+        markeredgewidth=0.6 if is_failed else 1.5, zorder=4, clip_on=False,
     )  # fmt: skip
 
 

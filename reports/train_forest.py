@@ -11,15 +11,16 @@ from fovcache.probes.train.result import Condition, TrainSuite
 from .figures import drawable, is_drawable, new_figure, wrapped
 from .numbers import digits, percent, ratio, signed, spanned
 from .palette import LIGHT, Theme, share_colour
-from .train_runs import metric_of
+from .train_runs import diagnostics, metric_of, of_control
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DIAGNOSTIC = "diagnostic, biased"
+CONTROL, DIAGNOSTIC = "negative control", "diagnostic, biased"
+"""What is beside the verdict's own conditions, in words."""
 _ROW_IN, _AROUND_IN = 0.34, 0.7
-_COLUMNS = (50, 146, 180)
+_COLUMNS = (50, 140, 174)
 """Where the texts behind the axes end, points from them: the number, its interval, the interval's level."""
 _WIDE = 4.0
 """Ratios that are further apart than this are drawn on a logarithmic scale."""
@@ -35,27 +36,37 @@ class Group:
     """What stands for no difference."""
     conditions: tuple[Condition, ...]
     """Those that have a number."""
-    is_diagnostic: bool
-    """Whether they prove nothing."""
+    kind: str = ""
+    """CONTROL or DIAGNOSTIC; empty for the verdict's own."""
 
 
 def number_form(condition: Condition) -> Callable[[float], str]:
     """How its numbers are written: differences with their sign, ratios with three decimals."""
-    return {0.0: signed, 1.0: ratio}.get(condition.neutral, digits)
+    if condition.neutral:
+        return ratio if condition.neutral == 1 else digits
+    return signed(condition.ci[1] - condition.ci[0] if condition.ci else abs(condition.mean or 0.0))
 
 
 def groups(suite: TrainSuite) -> list[Group]:
-    """Differences, ratios, then diagnostics; none without a verdict."""
+    """The verdict's differences and ratios, those of the control, then diagnostics; none without a verdict."""
+    kinds = (
+        ("", suite.verdict.conditions if suite.verdict else ()),
+        (CONTROL, of_control(suite)),
+        (DIAGNOSTIC, diagnostics(suite)),
+    )
     found = []
-    verdict = suite.verdict
-    for is_diagnostic in (False, True):
-        every = () if verdict is None else verdict.diagnostics if is_diagnostic else verdict.conditions
+    for kind, every in kinds:
         there = [each for each in every if each.mean is not None and is_drawable(each.mean)]
         for neutral in sorted({each.neutral for each in there}):
             word = {0.0: "difference", 1.0: "ratio"}.get(neutral, "value")
-            title = f"{word} of {metric_of(suite)}" + (f" ({DIAGNOSTIC})" if is_diagnostic else "")
-            conditions = tuple(each for each in there if each.neutral == neutral)
-            found.append(Group(title=title, neutral=neutral, conditions=conditions, is_diagnostic=is_diagnostic))
+            found.append(
+                Group(
+                    title=f"{word} of {metric_of(suite)}{f' ({kind})' if kind else ''}",
+                    neutral=neutral,
+                    conditions=tuple(each for each in there if each.neutral == neutral),
+                    kind=kind,
+                )
+            )
     return found
 
 
@@ -89,7 +100,7 @@ def _draw_group(axes: Axes, group: Group, theme: Theme) -> None:
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}".replace("-", "−"))
     axes.axvline(group.neutral, color=theme.ink, linewidth=1, zorder=0.9)
     for row, condition in enumerate(group.conditions):
-        _draw_row(axes, row, condition, group.is_diagnostic, theme)
+        _draw_row(axes, row, condition, group.kind, theme)
     names = [wrapped(each.name.removeprefix(f"{DIAGNOSTIC}: "), 2) for each in group.conditions]
     axes.set_yticks(range(len(names)), labels=names, linespacing=1.0)
     axes.set_ylim(len(names) - 0.4, -0.6)
@@ -102,18 +113,17 @@ def _draw_group(axes: Axes, group: Group, theme: Theme) -> None:
         )  # fmt: skip
 
 
-def _draw_row(axes: Axes, row: int, condition: Condition, is_diagnostic: bool, theme: Theme) -> None:
+def _draw_row(axes: Axes, row: int, condition: Condition, kind: str, theme: Theme) -> None:
     assert condition.mean is not None
     if _there(condition.within):
         low, high = condition.within or (0.0, 0.0)
         axes.fill_betweenx([row - 0.38, row + 0.38], low, high, color=theme.track, linewidth=0, zorder=0.8)
-    colour, marker = _look(condition.holds, is_diagnostic, theme)
-    is_filled = condition.holds is True and not is_diagnostic
+    colour, face, marker = _look(condition.holds, kind, theme)
     if _there(condition.ci):
         axes.plot(condition.ci or (), [row, row], color=colour, linewidth=1.9, solid_capstyle="butt")
     axes.plot(
         condition.mean, row, marker=marker, markersize=5.5, color=colour, clip_on=False, zorder=3,
-        markerfacecolor=colour if is_filled else theme.paper,
+        markerfacecolor=face,
     )  # fmt: skip
     each = [value for value in condition.per_seed if is_drawable(value)]
     axes.plot(
@@ -129,11 +139,12 @@ def _draw_row(axes: Axes, row: int, condition: Condition, is_diagnostic: bool, t
         )  # fmt: skip
 
 
-def _look(holds: bool | None, is_diagnostic: bool, theme: Theme) -> tuple[str, str]:
-    """(colour, marker)"""
-    if is_diagnostic:
-        return theme.muted, "D"
-    return {True: share_colour(1, theme), False: theme.wait, None: theme.muted}[holds], "o"
+def _look(holds: bool | None, kind: str, theme: Theme) -> tuple[str, str, str]:
+    """(colour, colour inside, marker)"""
+    if kind:
+        return theme.muted, theme.paper, "D" if kind == DIAGNOSTIC else "s"
+    colour = {True: share_colour(1, theme), False: theme.wait, None: theme.muted}[holds]
+    return colour, colour if holds else theme.paper, "o"
 
 
 def _there(ends: tuple[float, float] | None) -> bool:
@@ -152,22 +163,22 @@ def _legend(figure: Figure, shown: Sequence[Group], theme: Theme) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    every = [(each.holds, group.is_diagnostic) for group in shown for each in group.conditions]
-    kinds = dict.fromkeys((None if is_diagnostic else holds, is_diagnostic) for holds, is_diagnostic in every)
+    kinds = dict.fromkeys(
+        (None if group.kind else each.holds, group.kind) for group in shown for each in group.conditions
+    )
     handles: list[Line2D | Patch] = []
     names = []
-    for holds, is_diagnostic in kinds:
-        colour, marker = _look(holds, is_diagnostic, theme)
-        face = colour if holds is True and not is_diagnostic else theme.paper
+    for holds, kind in kinds:
+        colour, face, marker = _look(holds, kind, theme)
         handles.append(Line2D([], [], color=colour, linewidth=1.9, marker=marker, markersize=5.5, markerfacecolor=face))
-        names.append(DIAGNOSTIC if is_diagnostic else HOLDS[holds])
+        names.append(kind or HOLDS[holds])
     if any(each.per_seed for group in shown for each in group.conditions):
         handles.append(Line2D([], [], linestyle="", marker="|", markersize=4.5, color=theme.muted))
         names.append("each seed")
     if any(each.within for group in shown for each in group.conditions):
         handles.append(Patch(color=theme.track))
         names.append("bounds of equivalence")
-    figure.legend(handles, names, loc="outside upper left", ncols=5, frameon=False, handlelength=2.2)
+    figure.legend(handles, names, loc="outside upper left", ncols=6, frameon=False, handlelength=2.2)
 
 
 HOLDS = {True: "holds", False: "does not hold", None: "could not be asked"}

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fovcache.probes.train.result import BASE, CONTROL, DONE, MAIN, Run, TrainSuite
+from fovcache.probes.train.result import BASE, CONTROL, DONE, MAIN, Condition, Run, TrainSuite
 
 from .figures import is_drawable
 from .names import shown
@@ -73,6 +73,18 @@ def value_names(suite: TrainSuite) -> list[str]:
     """Of all evaluations: the compared value, the loss, then as they come."""
     found = dict.fromkeys(name for run in suite.runs for each in run.evaluations for name in each.values)
     return [name for name in dict.fromkeys((metric_of(suite), "loss", *found)) if name in found]
+
+
+def of_control(suite: TrainSuite) -> list[Condition]:
+    """What the comparison says on the negative control alone: conditions that are none of the verdict's own."""
+    own = suite.verdict.conditions if suite.verdict else ()
+    return [each for each in (suite.control_verdict.conditions if suite.control_verdict else ()) if each not in own]
+
+
+def diagnostics(suite: TrainSuite) -> list[Condition]:
+    """What proves nothing, of both tasks."""
+    verdicts = (suite.verdict, suite.control_verdict)
+    return [each for verdict in verdicts if verdict for each in verdict.diagnostics]
 
 
 def look_names(suite: TrainSuite) -> list[str]:

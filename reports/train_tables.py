@@ -12,7 +12,7 @@ from .figures import is_drawable
 from .names import listed, shown
 from .table import ABSENT, Cell, Table, accuracy, count, duration, size, table, text
 from .train_forest import HOLDS, number_form
-from .train_runs import arms, done, in_order, metric_of, runs_of, tasks, value_names
+from .train_runs import arms, diagnostics, done, in_order, metric_of, of_control, runs_of, tasks, value_names
 from .train_time import PARTS
 
 MAX_VALUES = 10
@@ -22,9 +22,9 @@ _REASON_LETTERS = 300
 
 
 def train_tables(suite: TrainSuite, prefix: str = "") -> dict[str, Table]:
-    """By name: `conditions`, `diagnostics`, `runs`, `finals`, `time`, `arms`, `parameters`, `events`; empty ones too.
+    """By name: `conditions`, `control`, `diagnostics`, `runs`, `finals`, `time`, `arms`, `parameters`, `events`.
 
-    Their ids begin with `prefix`.
+    Empty ones too. Their ids begin with `prefix`.
     """
     verdict = suite.verdict
     return {
@@ -33,10 +33,15 @@ def train_tables(suite: TrainSuite, prefix: str = "") -> dict[str, Table]:
             "Conditions of the verdict; a benefit is claimed only if all of them hold.",
             verdict.conditions if verdict else (),
         ),
+        "control": _conditions(
+            f"{prefix}control",
+            "The same comparison on the negative control, where a finer look cannot help, so that this must not hold.",
+            of_control(suite),
+        ),
         "diagnostics": _conditions(
             f"{prefix}diagnostics",
             "Diagnostic, biased: two modes of one model that was trained for one of them. This proves nothing.",
-            verdict.diagnostics if verdict else (),
+            diagnostics(suite),
             is_diagnostic=True,
         ),
         "runs": _runs(suite, f"{prefix}runs"),

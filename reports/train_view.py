@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from fovcache.probes.train.result import TrainSuite
+from fovcache.probes.train.result import TrainSuite, Verdict
 
 from . import train_captions as captions
 from .attention_maps import draw_attention
@@ -41,6 +41,8 @@ class TrainView:
     """What the ids of its elements begin with."""
     verdict: str
     """What may be said, in a sentence."""
+    control: str
+    """What may be said of the negative control; empty where there is none."""
     pictures: Mapping[str, Picture]
     """By the figure's name; those that there are numbers for."""
     tables: Mapping[str, Table]
@@ -59,6 +61,7 @@ def train_view(suite: TrainSuite, *, file: str, number: int) -> TrainView:
         file=file,
         prefix=prefix,
         verdict=verdict_sentence(suite),
+        control=_sentence(suite.control_verdict, "Negative control") if suite.control_verdict else "",
         pictures={figure: picture for figure, picture in drawn.items() if picture},
         tables=train_tables(suite, prefix),
         data=tuple(_data(suite)),
@@ -67,10 +70,11 @@ def train_view(suite: TrainSuite, *, file: str, number: int) -> TrainView:
 
 def verdict_sentence(suite: TrainSuite) -> str:
     """What may be said."""
-    if suite.verdict is None:
-        return "No verdict was asked for."
-    said = shown(suite.verdict.sentence, _SENTENCE_LETTERS).rstrip(".")
-    return f"Verdict: {said}."
+    return _sentence(suite.verdict, "Verdict") if suite.verdict else "No verdict was asked for."
+
+
+def _sentence(verdict: Verdict, what: str) -> str:
+    return f"{what}: {shown(verdict.sentence, _SENTENCE_LETTERS).rstrip('.')}."
 
 
 def in_a_sentence(suite: TrainSuite) -> str:
@@ -85,6 +89,8 @@ def _data(suite: TrainSuite) -> Iterator[str]:
         f"{listed(map(str, sorted({run.seed for run in suite.runs})))}. Compared by {shown(metric_of(suite), 40)} on "
         f"{validation(suite)}, the smaller the better."
     )
+    if suite.control:
+        yield f"The negative control is the main task but for {shown(suite.control, _SENTENCE_LETTERS)}."
     for task in tasks(suite):
         hashes = sorted({run.validation_hash for run in suite.runs if run.task == task})
         if len(hashes) > 1:

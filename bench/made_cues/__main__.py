@@ -2,8 +2,8 @@
 
     python -m fovcache.bench.made_cues FOLDER [--train 20000] [--validation 1000] [--seed 0]
 
-writes FOLDER/cue and FOLDER/global, tar shards of tiny lossless videos with their frames' labels as captions, and beside
-them encoder.py, the frozen encoder, and cue.toml, what `fovbench train` reads.
+writes FOLDER/cue and FOLDER/global, tar shards of tiny lossless videos with their frames' labels as captions, and
+beside them encoder.py, the frozen encoder, and cue.toml, what `fovbench train` reads.
 """
 
 from __future__ import annotations

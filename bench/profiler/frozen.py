@@ -98,6 +98,8 @@ class FrozenPipeline:
     def _open(self) -> None:
         request, options = self.request, self.request.options
         self.resolutions = isolated(request.encoders.resolve(options.limits), options, self._stack)
+        if of_captions := [each.extractor.name for each in self.resolutions if each.is_of_captions]:
+            raise UsageError(f"{' and '.join(of_captions)} reads captions, which take hardly any time; leave it out")
         self.names = [resolution.extractor.name for resolution in self.resolutions]
         """Of the encoders, in order."""
         names = zip(request.encoders.encoders, self.names, strict=True)

@@ -1,4 +1,4 @@
-"""Captions instead of samples' bytes: where encoders of text find what they read."""
+"""Captions instead of samples' bytes: where their encoders find what they read."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .request import Resolution
 
 def located(found: Found, resolution: Resolution) -> Mapping[str, Located]:
     """By the key that its rows have, what an encoder reads of samples."""
-    return found.captions if resolution.is_of_text else found.locations
+    return found.captions if resolution.is_of_captions else found.locations
 
 
 def suffixes_of(resolutions: Sequence[Resolution]) -> frozenset[str]:
-    """Endings of the samples of a build. An encoder of text takes samples of whatever kind the others read."""
-    return next((each for each in resolutions if not each.is_of_text), resolutions[0]).suffixes
+    """Endings of the samples of a build. An encoder of captions takes samples of whatever kind the others read."""
+    return next((each for each in resolutions if not each.is_of_captions), resolutions[0]).suffixes
 
 
 def check_captions(scan: Scan, resolutions: Sequence[Resolution]) -> None:
     """Raise UsageError where an encoder reads captions and there is none. Tar shards to download may yet have some."""
-    names = [each.extractor.name for each in resolutions if each.is_of_text]
+    names = [each.extractor.name for each in resolutions if each.is_of_captions]
     if not names or any(entry.caption is not None for entry in scan.entries):
         return
     samples = scan.samples
@@ -40,5 +40,5 @@ def check_captions(scan: Scan, resolutions: Sequence[Resolution]) -> None:
 
 def captions_of(table: SampleTable) -> dict[str, Caption]:
     """The captions of a stored dataset, by their keys: to read them again no source is needed."""
-    texts = zip(keys_hex(table.text_keys), table.texts("caption"), strict=True)
+    texts = zip(keys_hex(table.caption_keys), table.texts("caption"), strict=True)
     return {key: Caption(text=text) for key, text in texts}

@@ -11,7 +11,7 @@ from ..errors import LayerError, UsageError, nearest
 from ..extract.extractor import Extractor, resolve_extractor
 from ..extract.layers import select_layers
 from ..extract.weights import parse_seed
-from ..keys.recipe import TEXT
+from ..keys.recipe import CAPTION
 from .request import EncoderRequest, Resolution, resolve
 
 _OF_FRAMES = ("size", "fit", "frames", "fps", "decoder")
@@ -61,7 +61,7 @@ class Encoders:
         resolutions = tuple(
             resolve(self._request(name, extractor), limits, extractor) for name, extractor in extractors.items()
         )
-        first, *others = [each for each in resolutions if not each.is_of_text] or resolutions
+        first, *others = [each for each in resolutions if not each.is_of_captions] or resolutions
         for other in others:
             if other.suffixes != first.suffixes:
                 raise UsageError(
@@ -81,7 +81,7 @@ class Encoders:
         if posterior is None and (len(self.encoders) == 1 or hasattr(extractor, "with_posterior")):
             posterior = self.posterior.get(ALL)
         common = dict(self.common)
-        if len(self.encoders) > 1 and extractor.input.kind == TEXT:
+        if len(self.encoders) > 1 and extractor.input.kind == CAPTION:
             common = {option: value for option, value in common.items() if option not in _OF_FRAMES}
         return EncoderRequest(
             encoder=name,

@@ -69,7 +69,7 @@ def find_samples(
 
 def by_kind(found: Found, resolution: Resolution) -> list[tuple[Resolved, list[str]]]:
     """Distinct keys of rows by what reads them, both in order; kinds without a sample are left out."""
-    if resolution.is_of_text:
+    if resolution.is_of_captions:
         return [(resolution.each[0], list(found.captions))] if found.captions else []
     keys: dict[str, list[str]] = {resolved.recipe.digest: [] for resolved in resolution.each}
     recipe_of: dict[str, str] = {}

@@ -33,6 +33,6 @@ def isolated(
         return replace(resolved, spec=replace(spec, decode=decoders[backend]))
 
     return tuple(
-        resolution if resolution.is_of_text else replace(resolution, each=tuple(map(moved, resolution.each)))
+        resolution if resolution.is_of_captions else replace(resolution, each=tuple(map(moved, resolution.each)))
         for resolution in resolutions
     )

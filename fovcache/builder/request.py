@@ -20,7 +20,7 @@ from ..extract.layers import select_layers
 from ..extract.pooling import default_pooling
 from ..fetch.options import FetchOptions
 from ..keys.digest import Document
-from ..keys.recipe import COMPUTE_DTYPES, INTEGER_DTYPE, POOLINGS, STORE_DTYPES, TEXT, Feature, Recipe
+from ..keys.recipe import CAPTION, COMPUTE_DTYPES, INTEGER_DTYPE, POOLINGS, STORE_DTYPES, Feature, Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -196,9 +196,9 @@ class Resolution:
     """By kind of input: for frames stills, then clips."""
 
     @property
-    def is_of_text(self) -> bool:
+    def is_of_captions(self) -> bool:
         """Whether it reads the samples' captions, and nothing of their bytes."""
-        return self.each[0].spec.kind == TEXT
+        return self.each[0].spec.kind == CAPTION
 
     @property
     def suffixes(self) -> frozenset[str]:

@@ -120,7 +120,7 @@ class _Build:
                 used = [resolved for resolution in resolutions for resolved in _used(scan, resolution)]
                 self._warn_of_samples(scan, used)
                 failed = self._failed(scan, resolutions)
-                reads_captions = any(resolution.is_of_text for resolution in resolutions)
+                reads_captions = any(resolution.is_of_captions for resolution in resolutions)
                 num_computed, failures = outcome(scan, computed, failed, reads_captions=reads_captions)
                 digest, name = self._publish_dataset(scan, suffixes)
         seconds = time.perf_counter() - started - self.tally.load_s
@@ -210,8 +210,8 @@ class _Build:
             yield [self._plan_found(local, resolution, dataset) for resolution in resolutions]
             return
         assert self._downloads is not None
-        of_text = [resolution for resolution in resolutions if resolution.is_of_text]
-        resolutions = [resolution for resolution in resolutions if not resolution.is_of_text]
+        of_captions = [resolution for resolution in resolutions if resolution.is_of_captions]
+        resolutions = [resolution for resolution in resolutions if not resolution.is_of_captions]
         yield [self._plan_found(local, resolution, dataset) for resolution in resolutions]
         needed = self._places_lacking_features(scan, resolutions)
         for wave in self._downloads.waves(remote, lambda place: place.where in needed):
@@ -222,9 +222,9 @@ class _Build:
             self._downloads.need([self.locations[key] for works in chains for work in works for key in work.block.keys])
             self._downloads.release_unneeded(wave)
             yield chains
-        if of_text:  # all at once: however the downloads come in waves, captions make few blocks
+        if of_captions:  # all at once: however the downloads come in waves, captions make few blocks
             dataset = self._dataset_of(scan)[1]
-            yield [self._plan_found(scan.found(), resolution, dataset) for resolution in of_text]
+            yield [self._plan_found(scan.found(), resolution, dataset) for resolution in of_captions]
 
     def _places_lacking_features(self, scan: Scan, resolutions: Sequence[Resolution]) -> set[str]:
         """URLs that are known, unchanged, and hold samples to compute."""

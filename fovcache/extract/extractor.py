@@ -1,4 +1,4 @@
-"""What the core asks of an extractor, whatever it reads: frames, weight matrices or text.
+"""What the core asks of an extractor, whatever it reads: frames, weight matrices, captions or text.
 
 An `InputSpec` turns a sample's bytes into the extractor's input; an `Extractor` says what it is (for the
 recipe) before anything is loaded, and opens a `Session` that computes named layers. The build, the keys and
@@ -32,7 +32,7 @@ class InputSpec(Protocol):
 
     @property
     def kind(self) -> str:
-        """`frames`, `matrices`, `text`, …; of `text` a sample's caption is read, and not its bytes."""
+        """`frames`, `matrices`, …; of `caption` it is a sample's caption that is read, and not its bytes."""
 
     @property
     def typical_rows(self) -> int:

@@ -27,10 +27,10 @@ STORE_DTYPES = ("bf16", "fp16", "fp32")
 INTEGER_DTYPE = "int32"
 """How whole numbers are stored, such as token ids. It is the extractor's own and cannot be asked for."""
 POOLINGS = ("cls", "mean", "tokens")
-TEXT = "text"
-"""The kind of input whose rows are keyed by what is read, a caption, and not by the sample that it belongs to."""
-_TEXT_CONTEXT = "fovcache 2026-11 text of a sample"
-_NO_TEXT_CONTEXT = "fovcache 2026-11 sample without text"
+CAPTION = "caption"
+"""The kind of input whose rows are keyed by the caption that is read, and not by the sample that it belongs to."""
+_CAPTION_CONTEXT = "fovcache 2026-11 caption"
+_NO_CAPTION_CONTEXT = "fovcache 2026-11 no caption"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,16 +139,19 @@ def sample_key(content_digest: str, start_s: float | None = None, end_s: float |
     return bytes_digest(b"fovcache range\n" + canonical_json(document))
 
 
-def text_key(text: str | None) -> str:
-    """The key of what is computed from a sample's text, whatever the sample: equal texts share it, and no sample's key
-    is equal to one, as BLAKE3 is taken in its key derivation mode. All samples without a text share one too."""
-    context = _NO_TEXT_CONTEXT if text is None else _TEXT_CONTEXT
-    return blake3((text or "").encode(), derive_key_context=context).hexdigest()
+def caption_key(caption: str | None) -> str:
+    """The key of what is computed from a caption, whatever the sample: equal captions share it.
+
+    No sample's key is equal to one, as BLAKE3 is taken in its key derivation mode. All samples without a caption share
+    one too.
+    """
+    context = _NO_CAPTION_CONTEXT if caption is None else _CAPTION_CONTEXT
+    return blake3((caption or "").encode(), derive_key_context=context).hexdigest()
 
 
-def is_of_text(recipe: Document) -> bool:
-    """Whether a recipe's rows are keyed by `text_key`, by the recipe's document."""
-    return bool(recipe["input"].get("kind") == TEXT)
+def is_of_captions(recipe: Document) -> bool:
+    """Whether a recipe's rows are keyed by `caption_key`, by the recipe's document."""
+    return bool(recipe["input"].get("kind") == CAPTION)
 
 
 def differences(old: Any, new: Any, field: str = "") -> list[tuple[str, Any, Any]]:

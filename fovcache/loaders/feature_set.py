@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -166,26 +166,33 @@ class FeatureSet:
         With `length` the longest is at most so long and longer rows lose their ends, with the end token:
         `(features.lengths > length).sum()` counts these. Raises SelectionError for rows of anything else.
         """
-        if not self.feature.is_integer or any(len(shape) != 1 for shape in self.rows.shapes):
-            raise SelectionError(
-                f"the rows of layer {self.feature.layer!r} are {self.feature.dtype} and of a shape of their own; only "
-                "token ids can be padded"
-            )
         if length is not None and length < 1:
             raise UsageError(f"length {length} is out of range; expected at least 1")
-        parts = list(self.rows.by_shape())
-        longest = max((int((part >= 0).sum(dim=1).max()) for _, part in parts), default=0)
+        # By numpy: torch would start threads for what one of them has done before they meet.
+        parts = [(positions, part.numpy()) for positions, part in self._ids()]
+        longest = max((int(np.count_nonzero(part >= 0, axis=1).max()) for _, part in parts), default=0)
         width = longest if length is None else min(longest, length)
-        ids = torch.full((len(self), width), fill, dtype=torch.int64)
+        ids = np.full((len(self), width), fill, np.int64)
         for positions, part in parts:
             own = part[:, :width]
-            ids[torch.from_numpy(positions), : own.shape[1]] = own.to(torch.int64).masked_fill_(own < 0, fill)
-        return ids
+            ids[positions, : own.shape[1]] = np.where(own < 0, fill, own)
+        return torch.from_numpy(ids)
 
     @property
     def lengths(self) -> torch.Tensor:
-        """How many token ids each sample has, the end token included, int64 [samples]."""
-        return (self.padded() >= 0).sum(dim=1)
+        """How many token ids each sample has, the end token included, int64 [samples]. Raises as `padded`."""
+        lengths = np.zeros(len(self), np.int64)
+        for positions, part in self._ids():
+            lengths[positions] = np.count_nonzero(part.numpy() >= 0, axis=1)
+        return torch.from_numpy(lengths)
+
+    def _ids(self) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """As `Rows.by_shape`."""
+        if not self.feature.is_integer or any(len(shape) != 1 for shape in self.rows.shapes):
+            raise SelectionError(
+                f"the rows of layer {self.feature.layer!r} are {self.feature.dtype}, and only token ids can be padded"
+            )
+        return self.rows.by_shape()
 
     def loader(self, batch_size: int, **options: Any) -> Loader:
         """Batches `(x, y)`; `options` are those of `Loader`: shuffle, seed, device, residency, drop_last."""

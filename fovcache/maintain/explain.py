@@ -13,7 +13,7 @@ from ..builder.captions import check_captions
 from ..builder.finding import by_kind, find_samples
 from ..builder.request import BuildOptions, EncoderRequest, Resolved, resolve
 from ..builder.wants import stand
-from ..keys.recipe import TEXT, Feature, differences, text_key
+from ..keys.recipe import CAPTION, Feature, caption_key, differences
 from ..store.manifest import Failure
 from ..store.shard import keys_array
 from ..store.storage import LocalStorage
@@ -89,13 +89,13 @@ def explain(
         )
         reasons |= _miss_reasons(catalog, resolved, [want.key for want in standing.wants])
         failed |= standing.failed
-    if resolution.is_of_text:
-        none = text_key(None)
+    if resolution.is_of_captions:
+        none = caption_key(None)
         failed[none] = Failure(key=none, stage="fetch", reason="it has no caption", permanent=True)
-    keys_of = {caption.text: key for key, caption in scan.found().captions.items()} if resolution.is_of_text else None
+    captions = scan.found().captions if resolution.is_of_captions else {}
+    keys_of = {caption.text: key for key, caption in captions.items()}
     verdicts = [
-        _verdict(sample.uri, sample.key if keys_of is None else keys_of[sample.caption], reasons, failed)
-        for sample in scan.samples
+        _verdict(sample.uri, keys_of.get(sample.caption, sample.key), reasons, failed) for sample in scan.samples
     ]
     verdicts += [_unreadable(uri=item.uri, reason=item.reason) for item in scan.unreadable]
     verdicts += [_unknown(uri) for uri in scan.pending_uris]
@@ -147,7 +147,7 @@ def _miss_reasons(catalog: Catalog, resolved: Resolved, misses: list[str]) -> di
             reasons[misses[position]] = _reason(differing)
         open_keys &= ~has
     new = ("sample", None, None, "new content: no feature of these bytes is in the cache")
-    if resolved.spec.kind == TEXT:
+    if resolved.spec.kind == CAPTION:
         new = ("caption", None, None, "a new or changed caption: no feature of this text is in the cache")
     return {key: reasons.get(key, new) for key in misses}
 

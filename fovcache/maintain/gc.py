@@ -79,7 +79,7 @@ def _dataset_keys(storage: LocalStorage, digest: str) -> list[str]:
         table = read_table(storage, digest)
     except (DamageError, FileNotFoundError):
         raise _damaged(layout.dataset_name(digest)) from None
-    return [*keys_hex(table.keys), *keys_hex(table.text_keys)]
+    return [*keys_hex(table.keys), *keys_hex(table.caption_keys)]
 
 
 def _damaged(name: str) -> DamageError:

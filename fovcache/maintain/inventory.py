@@ -13,7 +13,7 @@ import numpy as np
 from ..derived.derivation import input_of
 from ..extract.layers import layer_order
 from ..keys.digest import canonical_json
-from ..keys.recipe import Feature, is_of_text
+from ..keys.recipe import Feature, is_of_captions
 from ..store import layout
 from ..store.dataset import SampleTable, read_table
 from ..store.index import RecipeIndex
@@ -207,8 +207,8 @@ def _labels(table: SampleTable) -> dict[str, int]:
 def _failures(catalog: Catalog, table: SampleTable) -> Iterator[FailureGroup]:
     """A sample counts once for a reason, however many encoders it failed for; not where a later try mended it."""
     num_of = Counter(keys_hex(table.keys))
-    if any(is_of_text(recipe) for recipe in catalog.recipes.values()):
-        num_of.update(keys_hex(table.text_keys))
+    if any(is_of_captions(recipe) for recipe in catalog.recipes.values()):
+        num_of.update(keys_hex(table.caption_keys))
     groups: dict[tuple[str, str, bool], set[str]] = {}
     for recipe in catalog.recipes:
         for key, failure in _standing(catalog.index(recipe), num_of).items():

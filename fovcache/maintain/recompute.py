@@ -105,7 +105,7 @@ def _read_again(
 ) -> tuple[Mapping[str, Located], Downloads | None]:
     """By key what a build read, and what downloads it; captions stand in the dataset."""
     sources: Sequence[str] = manifest.provenance["sources"]
-    if resolution.is_of_text:
+    if resolution.is_of_captions:
         dataset = manifest.provenance["dataset"] or dataset_of(storage, sources) or ""
         with contextlib.suppress(DamageError, FileNotFoundError):
             return captions_of(read_table(storage, dataset)), None

@@ -280,7 +280,7 @@ class _Repair:
             with contextlib.suppress(DamageError, FileNotFoundError):
                 table = read_table(self.storage, dataset)
             locations: Mapping[str, Located]
-            if resolution.is_of_text and table is not None:
+            if resolution.is_of_captions and table is not None:
                 locations = captions_of(table)
                 mine = list(locations)
             else:

@@ -48,12 +48,13 @@ class Location:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    """A text that encoders of text read instead of a sample's bytes. It stands in memory: nothing is fetched for it."""
+    """What encoders of captions read instead of a sample's bytes. It stands in memory: nothing is fetched for it."""
 
     text: str | None
     """None for samples without one."""
     place: ClassVar[Place] = Place(where="")
     """No file's."""
+    suffix: ClassVar[str] = ""
     content: ClassVar[str] = ""
     """The same for all: one unit of work can hold many."""
 

@@ -16,7 +16,7 @@ from typing import Any
 from ..decode.sampling import WHOLE, Window
 from ..errors import SourceError
 from ..keys.digest import file_digest
-from ..keys.recipe import sample_key, text_key
+from ..keys.recipe import caption_key, sample_key
 from ..store.memo import Memo, now_ns
 from .entry import Entry
 from .listing import Listing, as_text, list_sources
@@ -43,7 +43,7 @@ class Found:
     def captions(self) -> dict[str, Caption]:
         """The samples' captions by their own keys, each once, in order; with one that stands for none."""
         texts = dict.fromkeys(sample.caption for sample in self.samples)
-        return {text_key(text): Caption(text=text) for text in texts}
+        return {caption_key(text): Caption(text=text) for text in texts}
 
 
 class Scan:

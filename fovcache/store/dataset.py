@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import DamageError, SelectionError
 from ..keys.digest import DIGEST_BYTES, Document, bytes_digest
-from ..keys.recipe import SCHEMA, is_of_text, text_key
+from ..keys.recipe import SCHEMA, caption_key, is_of_captions
 from ..sources.sample import Sample, Unreadable
 from .layout import DATASETS, dataset_name, stem
 from .safetensors_file import array_bytes, file_parts, parse_header
@@ -81,15 +81,15 @@ class SampleTable:
         return len(self.keys)
 
     @cached_property
-    def text_keys(self) -> np.ndarray:
+    def caption_keys(self) -> np.ndarray:
         """The keys of the samples' captions, uint8 [samples, 32]."""
         captions = self.texts("caption")
-        keys = {caption: text_key(caption) for caption in set(captions)}
+        keys = {caption: caption_key(caption) for caption in set(captions)}
         return keys_array([keys[caption] for caption in captions])
 
     def row_keys(self, recipe: Document) -> np.ndarray:
         """What the samples' rows of a recipe (by its document) are found by, uint8 [samples, 32]."""
-        return self.text_keys if is_of_text(recipe) else self.keys
+        return self.caption_keys if is_of_captions(recipe) else self.keys
 
     def texts(self, name: str, positions: np.ndarray | slice = slice(None)) -> list[str | None]:
         """The `uri`, `caption`, `group` or `split` of the samples at `positions`."""

@@ -82,9 +82,9 @@ class Foveated:
         """
         import torch
 
+        from ..seeded_parameters import fill
         from .language_model import build_language_model
         from .module import FoveatedModel
-        from .parameters import fill
 
         settings = self.settings
         info = inputs[FRAMES]

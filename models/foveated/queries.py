@@ -23,7 +23,7 @@ def chosen(predicted_BTD: torch.Tensor, kind: str) -> torch.Tensor:
     """The predicted queries, or what a control has instead of them. Draws from torch's default generators.
 
     `random`: N(0, 1) at the scale of the sample's predicted ones, so that attention is as sharp. `shuffled`: every one
-    is another's, of any frame and sample of the batch; those after the last frame, which nothing is looked at with, stay.
+    is another's, of any frame and sample of the batch; those after the last frame, with which nothing is seen, stay.
     Raises UsageError where there are not two to shuffle.
     """
     if kind == PREDICTED:

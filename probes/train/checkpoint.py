@@ -105,10 +105,29 @@ def save_checkpoint(
             _publish(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        _rotate(folder, state.samples_seen, keep)
     except OSError as error:
         raise _not_written(error, path) from error
+    rotate(folder, state.samples_seen, keep)
     return path
+
+
+def rotate(folder: Path, samples_seen: int, keep: int) -> None:
+    """Leave the last `keep` checkpoints up to here, as `save_checkpoint` does unless it is killed at it.
+
+    Later ones were damaged, and passed over when the run went on from before. Raises EnvironmentFailure.
+    """
+    try:
+        _remove_unfinished(folder)
+        newest: dict[int, Path] = {}
+        for samples, _, path in _finished(folder):
+            if samples <= samples_seen:
+                newest.setdefault(samples, path)
+        kept = list(newest.values())[:keep]
+        for _, _, path in _finished(folder):
+            if path not in kept:
+                _remove(path)
+    except OSError as error:
+        raise environment_failure(error, f"remove old checkpoints in {folder}") from error
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -201,14 +220,6 @@ def _publish(temporary: Path, path: Path) -> None:
         path.rename(replaced)
     temporary.rename(path)
     flush_folder(path.parent)
-
-
-def _rotate(folder: Path, samples_seen: int, keep: int) -> None:
-    """Leave the last `keep` up to here. Later ones were damaged, and passed over when the run went on from before."""
-    current = [path for samples, is_current, path in _finished(folder) if is_current and samples <= samples_seen]
-    for _, _, path in _finished(folder):
-        if path not in current[:keep]:
-            _remove(path)
 
 
 def _remove(path: Path) -> None:

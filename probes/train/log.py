@@ -63,7 +63,13 @@ class RunLog:
         try:
             self.flush()
         finally:
+            self._close()
+
+    def _close(self) -> None:
+        try:
             self._file.close()
+        except OSError as error:
+            raise environment_failure(error, f"write {self._path}") from error
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:

@@ -191,8 +191,8 @@ class _Opening:
         """The rows of those samples that have some."""
         opened = {}
         for entry, feature in features.items():
-            index, keys = self.catalog.index(feature.recipe), self._row_keys(feature)
-            rows, found = rows_of(self.storage, index, feature, keys, strict=False)
+            keys = self.table.row_keys(self.catalog.recipes[feature.recipe])[self.used]
+            rows, found = rows_of(self.storage, self.catalog.index(feature.recipe), feature, keys, strict=False)
             opened[entry] = FeatureSet(
                 feature=feature,
                 rows=rows,
@@ -217,21 +217,16 @@ class _Opening:
             )
 
     def _lacking(self, feature: Feature) -> np.ndarray:
-        """Positions among the used samples."""
-        return np.flatnonzero(~self.catalog.has(feature, self.table)[self.used])
-
-    def _row_keys(self, feature: Feature) -> np.ndarray:
-        """What the used samples' rows are found by, uint8 [n, 32]."""
-        keys: np.ndarray = self.table.row_keys(self.catalog.recipes[feature.recipe])[self.used]
-        return keys
+        """Positions in the dataset, rising, of used samples without a row."""
+        return np.sort(self.used[~self.catalog.has(feature, self.table)[self.used]])
 
     def _why(self, feature: Feature, lacking: np.ndarray) -> str:
         """Some of the samples that have no row, with what the build said of them."""
         manifests = self.catalog.index(feature.recipe).manifests
         reasons = {failure.key: failure.reason for manifest in manifests for failure in manifest.failures}
         some = lacking[:_MAX_SHOWN]
-        keys = keys_hex(self._row_keys(feature)[some])
-        uris = self.table.texts("uri", self.used[some])
+        keys = keys_hex(self.table.row_keys(self.catalog.recipes[feature.recipe])[some])
+        uris = self.table.texts("uri", some)
         shown = [f"{uri}: {reasons[key]}" if key in reasons else str(uri) for uri, key in zip(uris, keys, strict=True)]
         return "; ".join([*shown, *(["…"] if len(lacking) > len(shown) else [])])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -15,6 +16,8 @@ from .feed import ORDER_VERSION, FeedBatch
 from .opening import OpenedInputs
 from .steps import share_of, shares
 
+logger = logging.getLogger(__name__)
+
 
 class OrderedFeed(ABC):
     """A Feed of opened inputs; see there."""
@@ -27,6 +30,12 @@ class OrderedFeed(ABC):
         self._rank, self._num_ranks = rank, num_ranks
         self._share = share_of(batch_size, num_ranks)
         self._keys = opened.keys
+        if 0 < self.num_train < batch_size:
+            logger.warning(
+                "batch_size is %d and the train set has %d samples: a step has some of them more than once",
+                batch_size,
+                self.num_train,
+            )
 
     @property
     def inputs(self) -> Mapping[str, InputInfo]:

@@ -96,7 +96,8 @@ def open_processes(settings: TrainSettings, device: str) -> Iterator[Processes]:
     try:
         yield Processes(accelerator)
     finally:
-        accelerator.free_memory()
+        if chosen.type != "cpu":
+            accelerator.free_memory()  # collects garbage too, which takes a while
         AcceleratorState._reset_state(reset_partial_state=num == 1)
 
 

@@ -228,6 +228,11 @@ class TrainSuite:
     """Failed ones too."""
     verdict: Verdict | None
     """None where the configuration asks for none."""
+    control_verdict: Verdict | None = None
+    """What the comparison of base and coarse says on the negative control, where it should be no benefit; None where
+    there is no control or no verdict."""
+    control: str = ""
+    """What makes the control of the main task, in words: `dataset = "global" (the main task: "cue")`; empty without."""
     environment: Mapping[str, Any] = field(hash=False)
     """Machine and versions."""
     seconds: float

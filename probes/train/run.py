@@ -12,16 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from fovcache.builder.progress import OnProgress, silent
-from fovcache.errors import UsageError
+from fovcache.errors import EnvironmentFailure, UsageError
+from fovcache.extract.taps import is_out_of_memory
 from fovcache.trainable import Trainable
 from fovcache.typed_json import revive
 
 from .attention import attention_maps
 from .audit import audit, choose_parts
-from .checkpoint import TrainState, last_checkpoint, load_checkpoint, read_state
+from .checkpoint import TrainState, last_checkpoint, load_checkpoint, read_state, rotate
 from .config import TrainConfig
 from .feed import Feed, FeedBatch
 from .feeds import open_feed
@@ -155,7 +156,7 @@ def train(
     batches = Ahead(feed.train_batches(0 if state is None else state.samples_seen))
     module = trainable.build(feed.inputs, named.seed).to(processes.device)
     choose_parts(module, trainable, settings)
-    parameters = audit(module, _few(batches.next_ahead()))
+    parameters = _audited(module, batches.next_ahead())
     seed_all(named.seed, processes.rank)  # whatever building drew
     has_unused = any(group.unused for group in parameters)
     trainer = Trainer(module, feed, settings, processes, has_unused=has_unused)
@@ -209,9 +210,15 @@ def _earlier(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> Run 
     return None
 
 
-def _few(batch: FeedBatch) -> dict[str, torch.Tensor]:
-    """Enough to see where gradients go."""
-    return {name: each[:8] for name, each in batch.tensors.items()}
+def _audited(module: nn.Module, batch: FeedBatch) -> tuple[ParameterGroup, ...]:
+    """By few samples, which show where gradients go; by fewer where they do not fit. Raises EnvironmentFailure."""
+    for num in (8, 4, 2, 1):
+        try:
+            return audit(module, {name: each[:num] for name, each in batch.tensors.items()})
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+    raise EnvironmentFailure("out of memory before the first step, with a single sample: choose a smaller model")
 
 
 def _planned(
@@ -263,6 +270,8 @@ def _open_files(
     write_identity(folder, identity)
     samples_seen = -1 if state is None else state.samples_seen
     cut_log(folder / LOG_FILE, samples_seen)
+    if state is not None:
+        rotate(folder / CHECKPOINTS_FOLDER, samples_seen, settings.keep)  # where the last one was killed at it
     loop.log = RunLog(folder / LOG_FILE)
     stack.callback(loop.log.close)
     loop.trackers = Trackers(settings.trackers, folder, identity, samples_seen=max(0, samples_seen))

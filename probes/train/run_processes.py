@@ -23,6 +23,7 @@ from fovcache.errors import environment_failure
 from fovcache.typed_json import revive
 
 from ..running.ended import error_of, how_ended, last_words
+from .result import Run
 from .suite_config import Cell
 from .worker import request
 
@@ -54,10 +55,12 @@ class Ended:
 
     asked: Asked
     """What it was for."""
+    run: Run | None = None
+    """What the run came to; None where the process did not tell."""
     error: Exception | None = None
     """What it raised on purpose."""
     how: str = ""
-    """How it ended where it did not end well, in words."""
+    """How it ended, in words."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class _Running:
     process: subprocess.Popen[bytes]
     said: IO[bytes]
     read: bytes = b""
+    run: Run | None = None
     error: Exception | None = None
 
 
@@ -78,6 +82,7 @@ class RunProcesses:
         self._jobs, self._num_threads, self._on_progress = jobs, num_threads, on_progress
         self._selector = selectors.DefaultSelector()
         self._running: dict[int, _Running] = {}
+        self._logged: set[str] = set()
 
     def run(self, asked: Sequence[Asked]) -> Iterator[Ended]:
         """Do them all, and tell of each when it has ended. Raises EnvironmentFailure where no process can be started.
@@ -155,9 +160,13 @@ class RunProcesses:
         message = json.loads(line)
         if "log" in message:
             name, level, text = message["log"]
-            logging.getLogger(name).log(level, "%s: %s", running.asked.cell, text)
+            if text not in self._logged:  # what is the dataset's is so for every run
+                logging.getLogger(name).log(level, "%s: %s", running.asked.cell, text)
+            self._logged.add(text)
         elif "error" in message:
             running.error = error_of(message["error"])
+        elif "run" in message:
+            running.run = revive(Run, message["run"])
         elif "progress" in message:
             self._on_progress(running.asked.cell, revive(Progress, message["progress"]))
 
@@ -167,9 +176,9 @@ def _ended(running: _Running) -> Ended:
     status = process.wait()
     _close(process.stdin)
     _close(process.stdout)
-    how = "" if status == 0 else f"the process that ran it {how_ended(status)}{last_words(running.said)}"
+    how = f"the process that ran it {how_ended(status)}{last_words(running.said)}"
     running.said.close()
-    return Ended(asked=running.asked, error=running.error, how=how)
+    return Ended(asked=running.asked, run=running.run, error=running.error, how=how)
 
 
 def _end_orphans(process: subprocess.Popen[bytes]) -> None:

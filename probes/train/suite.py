@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fovcache.builder.progress import OnProgress, Progress, silent
-from fovcache.builder.request import available_cores
-from fovcache.errors import UsageError, environment_failure, nearest
+from fovcache.builder.progress import OnProgress, silent
+from fovcache.errors import DamageError, UsageError, environment_failure
 
 from ..running.result_folder import LOCK_FILE, lock_file, write_files
 from .config import STREAM
 from .page import PAGE_FILE, page
 from .processes import num_ranks
-from .result import BASE, DONE, RESULT_FILE, Run, TrainSuite
-from .run_folder import check_configuration, dead_run, feed_document, found_run, is_begun
-from .run_processes import Asked, Ended, RunProcesses
-from .suite_config import Cell, SuiteConfig
+from .result import BASE, DONE, MAIN, RESULT_FILE, Run, TrainSuite
+from .run_folder import check_configuration, feed_document, found_run, is_begun
+from .run_processes import Asked
+from .suite_config import ALL_RUNS, Cell, Only, SuiteConfig
+from .suite_work import SuiteWork
 from .verdict import judge, judge_control
 
 logger = logging.getLogger(__name__)
@@ -32,50 +33,13 @@ PLAN_FOLDER = ".plan"
 _GO_ON = "runs that are done are kept, and those at work were saved: the same command with --resume goes on"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Only:
-    """Which runs are wanted; empty for all."""
-
-    arms: tuple[str, ...] = ()
-    """BASE and arms, by name."""
-    seeds: tuple[int, ...] = ()
-    """Of those that the configuration names."""
-    tasks: tuple[str, ...] = ()
-    """MAIN, CONTROL."""
-
-    def of(self, config: SuiteConfig) -> tuple[Cell, ...]:
-        """Raises UsageError for what the configuration has not."""
-        known = {
-            "arm": (self.arms, (BASE, *config.arms)),
-            "seed": (self.seeds, config.seeds),
-            "task": (self.tasks, tuple(dict.fromkeys(cell.task for cell in config.cells))),
-        }
-        for what, (wanted, there) in known.items():
-            for each in wanted:
-                if each not in there:
-                    raise UsageError(f"the configuration has no {what} {each}{nearest(str(each), map(str, there))}")
-        found = tuple(
-            cell
-            for cell in config.cells
-            if (not self.arms or cell.arm in self.arms)
-            and (not self.seeds or cell.seed in self.seeds)
-            and (not self.tasks or cell.task in self.tasks)
-        )
-        if not found:
-            raise UsageError("the configuration has no run of these arms, seeds and tasks together")
-        return found
-
-
-ALL = Only()
-
-
 def run_suite(
     config: SuiteConfig,
     out: Path,
     *,
     resume: bool = False,
     jobs: int = 1,
-    only: Only = ALL,
+    only: Only = ALL_RUNS,
     on_progress: OnProgress = silent,
     environment: Mapping[str, Any] | None = None,
     plan_only: bool = False,
@@ -105,77 +69,29 @@ def run_suite(
     with _locked(out):
         asked = list(_asked(out, cells, resume=resume))
         _check_inputs(asked)
-        work = _Work(asked, jobs, on_progress)
+        work = SuiteWork(asked, jobs, on_progress)
         try:
             work.do()
         except BaseException as stopped:
             work.stop()
-            suite.write(work.dead)
+            suite.write(work.ended)
             stopped.add_note(_GO_ON)
             raise
         if asked and len(work.errors) == len(asked):
             raise work.errors[0]
-        return suite.write(work.dead)
-
-
-class _Work:
-    """Runs at work, and what becomes of them."""
-
-    def __init__(self, asked: Sequence[Asked], jobs: int, on_progress: OnProgress) -> None:
-        self.errors: list[Exception] = []
-        self.dead: dict[str, Run] = {}
-        """By place: runs that ended without saying what they came to."""
-        self._asked = asked
-        self._is_stopping = False
-        self._on_progress = on_progress
-        self._told: dict[str, int] = {}
-        settings = [each.cell.config.train for each in asked]
-        self._total = sum(each.num_steps * each.batch_size for each in settings)
-        self._processes = RunProcesses(jobs=jobs, num_threads=num_threads(jobs), on_progress=self._tell)
-
-    def do(self) -> None:
-        """All of them."""
-        for ended in self._processes.run(self._asked):
-            self._note(ended)
-
-    def stop(self) -> None:
-        """Those at work save and end."""
-        self._is_stopping = True
-        for ended in self._processes.stop():
-            self._note(ended)
-
-    def _note(self, ended: Ended) -> None:
-        cell, folder = ended.asked.cell, ended.asked.folder
-        said = str(ended.error) if ended.error is not None else ended.how
-        if ended.error is not None:
-            self.errors.append(ended.error)
-        if said:
-            run = self.dead[cell.place] = dead_run(folder, cell, said, is_stopped=self._is_stopping)
-            logger.warning("%s %s: %s", cell, run.state, run.reason or said)
-        settings = cell.config.train
-        self._told[cell.place] = settings.num_steps * settings.batch_size
-        self._on_progress(self._progress(""))
-
-    def _tell(self, cell: Cell, progress: Progress) -> None:
-        self._told[cell.place] = progress.done
-        self._on_progress(self._progress(f"{cell}: {progress.note or progress.stage}"))
-
-    def _progress(self, note: str) -> Progress:
-        return Progress(stage="train", done=sum(self._told.values()), total=self._total, note=note)
+        return suite.write(work.ended)
 
 
 class _Suite:
     """A configuration's results in its folder."""
 
-    def __init__(
-        self, config: SuiteConfig, out: Path, environment: Mapping[str, Any] | None, started: float
-    ) -> None:
+    def __init__(self, config: SuiteConfig, out: Path, environment: Mapping[str, Any] | None, started: float) -> None:
         self.config, self.out = config, out
         self._environment, self._started = environment, started
 
-    def write(self, dead: Mapping[str, Run]) -> TrainSuite:
+    def write(self, ended: Mapping[str, Run]) -> TrainSuite:
         """Judge what there is, and write it. Raises what the verdict raises, after that without one was written."""
-        runs, warnings = self._runs(dead)
+        runs, warnings = self._runs(ended)
         found = self.made(runs, warnings)
         try:
             found = self._judged(found)
@@ -209,11 +125,9 @@ class _Suite:
         choice = self.config.verdict
         if choice is None:
             return suite
-        return replace(
-            suite, verdict=judge(suite.runs, choice), control_verdict=judge_control(suite.runs, choice)
-        )
+        return replace(suite, verdict=judge(suite.runs, choice), control_verdict=judge_control(suite.runs, choice))
 
-    def _runs(self, dead: Mapping[str, Run]) -> tuple[list[Run], list[str]]:
+    def _runs(self, ended: Mapping[str, Run]) -> tuple[list[Run], list[str]]:
         runs, warnings, num_absent = [], [], 0
         for cell in self.config.cells:
             folder = self.out / cell.place
@@ -222,7 +136,7 @@ class _Suite:
             except UsageError as error:
                 warnings.append(f"{cell} is left out: {error}")
                 continue
-            run = dead.get(cell.place) or found_run(folder)
+            run = ended.get(cell.place) or found_run(folder)
             if run is None:
                 num_absent += 1
             else:
@@ -234,13 +148,6 @@ class _Suite:
     def _put(self, suite: TrainSuite) -> None:
         text = json.dumps(suite.document(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         write_files(self.out, {PAGE_FILE: page(suite).encode(), RESULT_FILE: text.encode()})
-
-
-def num_threads(jobs: int) -> int:
-    """Threads of each run where so many share what this process may use."""
-    import torch
-
-    return max(1, min(torch.get_num_threads(), available_cores()) // jobs)
 
 
 def _asked(out: Path, cells: Sequence[Cell], *, resume: bool) -> Iterator[Asked]:
@@ -265,58 +172,103 @@ def _check_inputs(asked: Sequence[Asked]) -> None:
     from .opening import open_inputs
 
     configs = {(each.cell.arm, each.cell.task): each.cell.config for each in asked}
-    for config in configs.values() if len(asked) > 1 else ():
-        if config.data.kind != STREAM:
+    for (arm, task), config in configs.items() if len(asked) > 1 else ():
+        if config.data.kind == STREAM:
+            continue
+        try:
             open_inputs(config, config.trainable().needs())
+        except UsageError as error:
+            if (arm, task) == (BASE, MAIN):
+                raise
+            raise type(error)(f"{arm}{'' if task == MAIN else ', control'}: {error}") from None
 
 
 def _planned(suite: _Suite, cells: Sequence[Cell], jobs: int, on_progress: OnProgress) -> TrainSuite:
     """The first seed of each arm and task, measured on the disk that `out` is on, which is as before afterwards."""
     first = list({(cell.arm, cell.task): cell for cell in reversed(cells)}.values())[::-1]
-    had_out, folder = suite.out.exists(), suite.out / PLAN_FOLDER
+    folder = suite.out / PLAN_FOLDER
     asked = [Asked(cell=cell, folder=folder / cell.place, plan_only=True) for cell in first]
-    work = _Work(asked, jobs, on_progress)
-    runs = []
-    try:
-        with _locked(suite.out):
+    with _locked(suite.out):
+        _check_inputs(asked)
+        work = SuiteWork(asked, jobs, on_progress)
+        try:
             work.do()
-    except BaseException:
-        work.stop()
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not had_out:
-            shutil.rmtree(suite.out, ignore_errors=True)
+        finally:
+            work.stop()
+            shutil.rmtree(folder, ignore_errors=True)
     if work.errors:
         raise work.errors[0]
-    return suite.made(runs)
+    return suite.made([work.ended[cell.place] for cell in first])
 
 
 def _as_rank(
     suite: _Suite, cells: Sequence[Cell], *, resume: bool, on_progress: OnProgress, plan_only: bool
 ) -> TrainSuite:
-    """One run, all ranks of which call this."""
-    raise NotImplementedError
+    """One run, all ranks of which call this; the first one writes."""
+    from .run import train_run
+
+    if len(cells) != 1:
+        raise UsageError(
+            f"torchrun's processes do one run together, and {len(cells)} are wanted: choose one by its arm, its task "
+            "and its seed"
+        )
+    (cell,) = cells
+    folder = suite.out / cell.place
+    with _locked(suite.out) if is_first_rank() else nullcontext():
+        check_configuration(folder, cell.config)
+        run = train_run(
+            cell.config,
+            folder,
+            seed=cell.seed,
+            arm=cell.arm,
+            task=cell.task,
+            resume=resume,
+            plan_only=plan_only,
+            on_progress=on_progress,
+        )
+        return suite.made([run]) if plan_only or not is_first_rank() else suite.write({cell.place: run})
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return num_ranks() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def _dataset_of(config: SuiteConfig) -> str:
-    if config.base.data.kind == STREAM:
-        return ", ".join(config.base.document()["data.sources"])
-    return config.base.dataset or ""
+    """Its name; of a stream its sources."""
+    from fovcache.cache import open_cache
+    from fovcache.store.refs import find_ref
+
+    base = config.base
+    if base.data.kind == STREAM:
+        return ", ".join(base.document()["data.sources"])
+    try:
+        return find_ref(open_cache(base.cache_path, create=False).storage, base.dataset).name
+    except (DamageError, UsageError):  # the cache may be gone when its runs are judged again
+        return base.dataset or ""
 
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """The folder, made where there is none; nobody else runs there meanwhile. Raises UsageError, EnvironmentFailure."""
+    """The folder, made where there is none; nobody else runs there meanwhile. A made one that stays empty goes again.
+
+    Raises UsageError, EnvironmentFailure.
+    """
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file, expected a folder or a name that is free")
     try:
         if out.is_dir() and any(out.iterdir()) and not (out / LOCK_FILE).exists():
             raise UsageError(f"--out {out} holds something else: choose an empty or new folder")
+        was_there = out.exists()
         out.mkdir(parents=True, exist_ok=True)
         lock = (out / LOCK_FILE).open("ab")
     except OSError as error:
         raise environment_failure(error, f"write {out}") from error
     with lock:
         lock_file(lock, out)
-        yield
+        try:
+            yield
+        finally:
+            if not was_there and [path.name for path in out.iterdir()] == [LOCK_FILE]:
+                (out / LOCK_FILE).unlink()
+                out.rmdir()

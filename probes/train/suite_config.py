@@ -103,7 +103,7 @@ class SuiteConfig:
             yield from ((name, CONTROL, config) for name, config in self.control.configs.items())
 
     def on_device(self, device: str | None) -> SuiteConfig:
-        """The same on another device; None changes nothing. Raises UsageError where the device is what an arm changes."""
+        """The same on another device; None changes nothing. Raises UsageError where an arm changes the device."""
         if device is None:
             return self
         for name, arm in self.arms.items():
@@ -122,12 +122,49 @@ class SuiteConfig:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Only:
+    """Which runs are wanted; empty for all."""
+
+    arms: tuple[str, ...] = ()
+    """BASE and arms, by name."""
+    seeds: tuple[int, ...] = ()
+    """Of those that the configuration names."""
+    tasks: tuple[str, ...] = ()
+    """MAIN, CONTROL."""
+
+    def of(self, config: SuiteConfig) -> tuple[Cell, ...]:
+        """Raises UsageError for what the configuration has not."""
+        known = {
+            "arm": (self.arms, (BASE, *config.arms)),
+            "seed": (self.seeds, config.seeds),
+            "task": (self.tasks, tuple(dict.fromkeys(cell.task for cell in config.cells))),
+        }
+        for what, (wanted, there) in known.items():
+            for each in wanted:
+                if each not in there:
+                    raise UsageError(f"the configuration has no {what} {each}{nearest(str(each), map(str, there))}")
+        found = tuple(
+            cell
+            for cell in config.cells
+            if (not self.arms or cell.arm in self.arms)
+            and (not self.seeds or cell.seed in self.seeds)
+            and (not self.tasks or cell.task in self.tasks)
+        )
+        if not found:
+            raise UsageError("the configuration has no run of these arms, seeds and tasks together")
+        return found
+
+
+ALL_RUNS = Only()
+
+
 def read_suite_config(path: Path) -> SuiteConfig:
     """The configuration in a TOML file. Raises UsageError, each time in one line with the file's name."""
     top = read_top(path)
     raw = {key: top.raw(key) for key in top.keys if key in CELL_KEYS}
-    raws = {BASE: raw, **_arms(top, raw)}
-    configs = {name: _cell(values, raw, path, name) for name, values in raws.items()}
+    raws = {BASE: raw, **_arms(top, raw, path)}
+    configs = {name: read_cell(_table(values, path, name), path.parent) for name, values in raws.items()}
     arms = {}
     for name in list(configs)[1:]:
         baseline = _baseline(top, name)
@@ -145,7 +182,7 @@ def read_suite_config(path: Path) -> SuiteConfig:
     )
 
 
-def _arms(top: TomlTable, base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _arms(top: TomlTable, base: Mapping[str, Any], path: Path) -> dict[str, dict[str, Any]]:
     """The tables of each arm laid over those of its baseline, in the file's order."""
     tables = top.table("arms", None)
     if tables is None:
@@ -165,10 +202,15 @@ def _arms(top: TomlTable, base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if name in waiting:
             raise top.error(f"[arms]: {' → '.join((*waiting, name))}: an arm cannot be its own baseline")
         if name not in found:
-            found[name] = merged(laid(_baseline(top, name), (*waiting, name)), own[name], tables=KIND_TABLES)
+            below = laid(_baseline(top, name), (*waiting, name))
+            found[name] = _laid(below, own[name], f"{path}: [arms.{name}]", path.parent)
         return found[name]
 
     return {name: laid(name, ()) for name in own}
+
+
+def _table(values: Mapping[str, Any], path: Path, name: str) -> TomlTable:
+    return TomlTable(values, file=str(path) if name == BASE else f"{path}: [arms.{name}]", known=CELL_KEYS)
 
 
 def _baseline(top: TomlTable, name: str) -> str:
@@ -182,16 +224,15 @@ def _baseline(top: TomlTable, name: str) -> str:
     return baseline
 
 
-def _cell(values: Mapping[str, Any], base: Mapping[str, Any], path: Path, name: str) -> TrainConfig:
-    """The configuration; what the base says of inputs that another model does not read falls away."""
-    file = str(path) if name == BASE else f"{path}: [arms.{name}]"
+def _laid(below: Mapping[str, Any], over: Mapping[str, Any], file: str, folder: Path) -> dict[str, Any]:
+    """One over the other; what is said below of inputs that the model then does not read falls away."""
+    values = merged(below, over, tables=KIND_TABLES)
     inputs = values.get("inputs")
-    if name != BASE and isinstance(inputs, dict):
-        needs = read_cell(TomlTable({**values, "inputs": {}}, file=file, known=CELL_KEYS), path.parent)
-        read, of_base = needs.trainable().needs(), base.get("inputs", {})
-        kept = {key: value for key, value in inputs.items() if key in read or of_base.get(key) != value}
-        values = {**values, "inputs": kept}
-    return read_cell(TomlTable(values, file=file, known=CELL_KEYS), path.parent)
+    if not isinstance(inputs, dict):
+        return values
+    without = TomlTable({**values, "inputs": {}}, file=file, known=CELL_KEYS)
+    read, before = read_cell(without, folder).trainable().needs(), below.get("inputs", {})
+    return {**values, "inputs": {key: each for key, each in inputs.items() if key in read or before.get(key) != each}}
 
 
 def _control(
@@ -212,9 +253,10 @@ def _control(
     over = {key: table.raw(key) for key in table.keys if key != "arms"}
     found, change = {}, None
     for name in dict.fromkeys((BASE, *arms)):
-        values = merged(raws[name], over, tables=KIND_TABLES)
         where = "control" if name == BASE else f"control]: [arms.{name}"
-        found[name] = read_cell(TomlTable(values, file=f"{path}: [{where}]", known=CELL_KEYS), path.parent)
+        file = f"{path}: [{where}]"
+        values = _laid(raws[name], over, file, path.parent)
+        found[name] = read_cell(TomlTable(values, file=file, known=CELL_KEYS), path.parent)
         made = _named(path, where, lambda n=name: one_change(configs[n], found[n], baseline=f"the {MAIN} task"))
         change = change or made
     assert change is not None

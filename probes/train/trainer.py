@@ -113,7 +113,7 @@ class Trainer:
         self._accelerator.prepare_optimizer(self.optimizer)  # so that clipping knows of the loss scale
         if settings.compile:
             module.compile()  # in place: parameters keep their names
-        self._trained = [each for group in self.optimizer.param_groups for each in group["params"]]
+        self._trained = [each for each in module.parameters() if each.requires_grad]
         kept = module.state_dict(keep_vars=True).values()
         self._buffers = [each for each in kept if isinstance(each, torch.Tensor) and not isinstance(each, nn.Parameter)]
         module.train()

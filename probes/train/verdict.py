@@ -20,7 +20,7 @@ from .result import BASE, CONTROL, DONE, MAIN, Condition, Run, Verdict
 MIN_SEEDS = 3
 LEAST_COMPUTE = 0.8
 """An arm that is to match the base in compute must have computed for this share of its time at least."""
-WITHIN = ("loss_coarse", "loss_fine")
+WITHIN = ("coarse", "fine")
 """The values of a model's own coarse and fine mode, where it has both."""
 _EQUAL = 1e-9
 """Differences that differ by less, relative to the values, are equal but for rounding."""
@@ -289,10 +289,10 @@ def _check_validation(runs: Sequence[Run], choice: VerdictChoice) -> None:
 def _sentence(conditions: Sequence[Condition]) -> str:
     if all(each.holds for each in conditions):
         return f"a finer look helps: all {len(conditions)} conditions hold"
+    states = {"does not hold": False, "cannot be asked": None}
     said = [
-        f"{'does not hold' if state is False else 'is open'}: {each.name}"
-        for state in (False, None)
-        for each in conditions
-        if each.holds is state
+        f"{words}: {', '.join(names)}"
+        for words, state in states.items()
+        if (names := [each.name for each in conditions if each.holds is state])
     ]
     return f"no benefit is claimed; {'; '.join(said)}"

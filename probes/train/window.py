@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 DATASET = "piece"
 _SCRATCH_SHARE = 0.5
 """Of the window, for downloads: one file may be half of that."""
-_BLOCKS = 16
+_BLOCKS = 8
 """A block of rows is at most this part of what features may take, and as much is kept free for one being written."""
 _PATIENCE_S = 0.2
 _STAT_BLOCK = 512

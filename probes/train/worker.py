@@ -1,6 +1,6 @@
 """A process that does one training run, and ends: whatever becomes of it, other runs go on.
 
-python -m fovcache.probes.train.worker        (see run_processes.py, which starts it; a line of JSON comes in, more go out)
+python -m fovcache.probes.train.worker      (see run_processes.py, which starts it; lines of JSON come in and go out)
 
 Its standard input stays open as long as the run is wanted. When it closes, the run saves and ends, as for SIGTERM.
 """
@@ -27,6 +27,7 @@ from fovcache.typed_json import revive
 from ..running.answers import Answers, Told, error_document, first_to_go
 from ..running.result_folder import LOCK_FILE, lock_file
 from .config import TrainConfig
+from .result import Run
 
 TELL_EVERY_S = 0.2
 
@@ -58,12 +59,13 @@ def main() -> None:
     logger.setLevel(message["level"])
     threading.Thread(target=_end_with, args=(requests,), daemon=True).start()
     try:
-        _run(message, _teller(answers))
+        run = _run(message, _teller(answers))
+        answers.send({"run": run.document()})
     except FovcacheError as error:
         answers.send({"error": error_document(error)})
 
 
-def _run(message: Mapping[str, Any], on_progress: OnProgress) -> None:
+def _run(message: Mapping[str, Any], on_progress: OnProgress) -> Run:
     from .run import train_run
 
     fields = {name: value for name, value in message["config"].items() if name != "folder"}
@@ -72,7 +74,7 @@ def _run(message: Mapping[str, Any], on_progress: OnProgress) -> None:
     with (folder / LOCK_FILE).open("ab") as lock:
         lock_file(lock, folder)  # a process whose command was killed may still be saving
         config = replace(revive(TrainConfig, fields), folder=Path(message["config_folder"]))
-        train_run(config, folder, on_progress=on_progress, **message["options"])
+        return train_run(config, folder, on_progress=on_progress, **message["options"])
 
 
 def _teller(answers: Answers) -> OnProgress:

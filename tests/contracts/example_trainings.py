@@ -24,7 +24,7 @@ from fovcache.probes.train.result import (
     Spent,
     TrainSuite,
 )
-from fovcache.probes.train.verdict import judge
+from fovcache.probes.train.verdict import judge, judge_control
 
 ARMS = {
     "coarse": 'model.mode = "coarse" (base: "fine")',
@@ -50,6 +50,8 @@ def made_suite(seeds: tuple[int, ...] = (0, 1, 2), *, tasks: tuple[str, ...] = (
         arms=ARMS,
         runs=runs,
         verdict=judge(runs, VerdictChoice()),
+        control_verdict=judge_control(runs, VerdictChoice()),
+        control='dataset = "global" (the main task: "cue")' if CONTROL in tasks else "",
         environment={"cpu": "AMD EPYC 7B13", "cores": 4, "versions": {"torch": "2.13.0"}},
         seconds=812.4,
         warnings=("the cache was written under another version of torch",),
@@ -124,7 +126,8 @@ def suite_with_failures() -> TrainSuite:
         kernel_active_share=0.41, events=("step 120: out of memory, micro-batches of 32",),
     )  # fmt: skip
     every = tuple(runs.values())
-    return replace(suite, runs=every, verdict=judge(every, VerdictChoice()))
+    choice = VerdictChoice()
+    return replace(suite, runs=every, verdict=judge(every, choice), control_verdict=judge_control(every, choice))
 
 
 def bare_suite() -> TrainSuite:
@@ -144,7 +147,7 @@ def hostile_suite(text: str) -> TrainSuite:
             run,
             arm=names.get(run.arm, run.arm),
             state=run.state if run.arm in (BASE, "coarse") else text,
-            task=run.task if run.arm != "shuffled_query" else text,
+            task=MAIN if run.task == MAIN else text,
             reason=text,
             events=(text,),
             validation_hash=text,
@@ -166,6 +169,8 @@ def hostile_suite(text: str) -> TrainSuite:
         arms=dict.fromkeys(names.values(), text),
         runs=runs,
         verdict=replace(suite.verdict, sentence=text, conditions=conditions),
+        control_verdict=replace(suite.verdict, sentence=text, conditions=conditions[:2]),
+        control=text,
         environment={text: text, "nested": {text: [text]}},
         warnings=(text,),
     )
@@ -178,8 +183,8 @@ def _values(arm: str, task: str, done: float, chance: np.random.Generator) -> Ma
     looks_at_all = 0.98 - 0.9 * (task == MAIN and arm == BASE) * (1 - math.exp(-8 * done))
     return {
         "loss": loss,
-        "loss_fine": loss,
-        "loss_coarse": loss * (1.14 if arm == BASE else 1.02) + chance.uniform(0, 0.01),
+        "fine": loss,
+        "coarse": loss * (1.14 if arm == BASE else 1.02) + chance.uniform(0, 0.01),
         "entropy_static": 0.97 - 0.03 * done + chance.uniform(-0.01, 0.01),
         "entropy_dynamic": looks_at_all + chance.uniform(-0.02, 0.02),
         "query_diversity": 0.05 + 0.8 * done * (arm == BASE) + chance.uniform(0, 0.05),

@@ -174,13 +174,5 @@ def train_toy(
         feed = feed or ToyFeed(settings, seed=seed, rank=processes.rank, num_ranks=processes.num)
         document = {f"model.{name}": each for name, each in toy.document().items()}
         document |= {f"train.{name}": each for name, each in dataclasses.asdict(settings).items()}
-        return train(
-            toy,
-            feed,
-            settings,
-            processes,
-            folder,
-            RunName(seed=seed),
-            document,
-            How(with_plan=False) if how is None else how,
-        )
+        how = How(with_plan=False) if how is None else how
+        return train(toy, feed, settings, processes, folder, RunName(seed=seed), document, how)

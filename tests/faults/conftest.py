@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from small_disk import SmallDisk
 
 from fovcache.cli import app
 from fovcache.console import run_command
@@ -323,3 +324,13 @@ def remote(lab: Lab, fault_server: FaultServer) -> Remote:
     from remote_builds import Remote
 
     return Remote(lab, fault_server)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A small disk, for root."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    disk = SmallDisk(tmp_path / "disk")
+    yield disk
+    disk.close()

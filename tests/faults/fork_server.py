@@ -2,8 +2,9 @@
 a hundred runs and not a hundred imports of torch.
 
 Reads orders as JSON lines and answers each with a number: `{"argv": […], "out": FILE, "err": FILE}` starts a command
-and is answered with its process id, `{"wait": PID}` with its exit status (negative for a signal). `"program"` names a file
-beside this one whose `main` is run in place of the command. `"environ"` holds more variables, `"file_size_limit"` the most bytes that a file may have. With `"events": FILE` the child counts its file
+and is answered with its process id, `{"wait": PID}` with its exit status (negative for a signal). `"program"` names a
+file beside this one, imported before the fork, whose `main` is run in place of the command's. `"environ"` holds more
+variables, `"file_size_limit"` the most bytes that a file may have. With `"events": FILE` the child counts its file
 operations below `"watch"`, those after the first plan only if there is `"from_plan"`, and kills itself with SIGKILL
 before the one numbered `"die_at"`, or stops with SIGSTOP before the first on a path that holds `"stop_before"`.
 """
@@ -33,7 +34,6 @@ _IMPORTED_BEFORE_THE_FORK = (
     "PIL.PngImagePlugin",
     "rich.progress",
     "rich.table",
-    "train_program",
 )
 _FILE_EVENTS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.utime", "sqlite3.connect"}
 
@@ -43,6 +43,9 @@ def serve() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         if "argv" in order:
+            if order.get("program", "sys") not in sys.modules:
+                importlib.import_module(order["program"])
+                gc.freeze()
             pid = os.fork()
             if pid == 0:
                 _run(order)
@@ -70,7 +73,7 @@ def _run(order: dict[str, Any]) -> NoReturn:
     sys.argv = [order.get("program", "fovcache"), *order["argv"]]
     status = 1
     try:
-        (importlib.import_module(order["program"]) if "program" in order else cli).main()
+        (sys.modules[order["program"]] if "program" in order else cli).main()
     except SystemExit as left:
         status = left.code if isinstance(left.code, int) else 1
     except BaseException:  # noqa: BLE001 - shown as the interpreter would

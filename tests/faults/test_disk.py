@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_disk import ROOMY, SmallDisk
 
 NUM_SAMPLES = 30
-ROOMY = "16m"
-
-
-class SmallDisk:
-    """A file system in memory."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOMY}", "tmpfs", str(path)], capture_output=True)
-        if done.returncode:
-            pytest.skip(f"no tmpfs can be mounted: {done.stderr.decode().strip()}")
-
-    def remount(self, options: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{options}", str(self.path)], check=True)
-
-    def close(self) -> None:
-        subprocess.run(["umount", "-l", str(self.path)], check=True)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a tmpfs needs root")
-    disk = SmallDisk(tmp_path / "disk")
-    yield disk
-    disk.close()
 
 
 class Folder:

@@ -69,6 +69,17 @@ def test_numbers_with_their_units() -> None:
     ]
 
 
+def test_differences_have_the_decimals_that_their_interval_needs() -> None:
+    said = {(-1.2614, 0.004): "−1.2614", (0.04160, 0.36): "+0.04", (0.0, 0.36): "+0.00", (-1302.0, 150.0): "−1,302"}
+    assert {key: numbers.signed(key[1])(key[0]) for key in said} == said
+    assert numbers.signed(0.0)(0.1) == "+0.100"
+    assert numbers.signed(math.nan)(-1e300) == "−1.000e+300"
+    assert [numbers.ratio(value) for value in (0.9984, 1.153, 130.4)] == ["0.998", "1.153", "130"]
+    assert numbers.spanned((-1.0, 2.0), numbers.signed(1)) == f"−1.0{numbers.SPACE}to{numbers.SPACE}+2.0"
+    assert numbers.spanned(None, numbers.ratio) == numbers.ABSENT
+    assert [numbers.counted(num, "run") for num in (1, 1024)] == ["1 run", "1,024 runs"]
+
+
 def test_a_deep_mapping_ends() -> None:
     deep: dict[str, object] = {}
     long: list[object] = []

@@ -23,6 +23,7 @@ from fovcache.probes.train.checkpoint import (
     last_checkpoint,
     load_checkpoint,
     read_state,
+    rotate,
     save_checkpoint,
 )
 from fovcache.probes.train.random_states import put_back_random, seed_all, take_random
@@ -296,6 +297,8 @@ def test_one_of_the_same_samples_is_never_missing(training: Training, folder: Pa
     replaced = path.rename(folder / "samples-000000000.replaced")
     shutil.copytree(replaced, folder / "samples-000000000.tmp")
     assert last_checkpoint(folder) == replaced
+    rotate(folder, 0, 1)
+    assert names(folder) == [replaced.name]
     training.load(replaced)
     training.save(folder, keep=1)
     assert names(folder) == ["samples-000000000"]

@@ -1,4 +1,4 @@
-"""Text as an extractor's input: a sample is its caption, read as token ids.
+"""Captions as an extractor's input: a sample's caption, and not its bytes, read as token ids.
 
 Axes: n captions, L ids of a row, padding included.
 """
@@ -15,7 +15,7 @@ from ..decode.stills import STILL_SUFFIXES
 from ..decode.video_file import VIDEO_SUFFIXES
 from ..errors import SampleError
 from ..keys.digest import Document
-from ..keys.recipe import TEXT
+from ..keys.recipe import CAPTION
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ _PARTS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TextInput:
+class CaptionInput:
     """A caption's token ids and the end token, int32 [L]; captions of about equal length share a batch."""
 
     tokenize: Callable[[str], Sequence[int]] = field(compare=False)
@@ -42,8 +42,8 @@ class TextInput:
 
     @property
     def kind(self) -> str:
-        """`text`."""
-        return TEXT
+        """`caption`."""
+        return CAPTION
 
     @property
     def typical_rows(self) -> int:

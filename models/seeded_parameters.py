@@ -14,18 +14,20 @@ from torch import nn
 from fovcache.extract.seeded_init import seeded_tensors
 
 
-def fill(module: nn.Module, seed: int, *, deviations: Mapping[str, float], without: str) -> None:
+def fill(
+    module: nn.Module, seed: int, *, deviations: Mapping[str, float] | None = None, without: str | None = None
+) -> None:
     """Fill the parameters of `module` in place, but those whose names begin with `without`.
 
     N(0, deviation²) for those that `deviations` names; the others by the rule of `random:SEED`: matrices and kernels
     N(0, 1/fan_in), biases 0, norms' weights 1.
     """
     for name, parameter in module.named_parameters():
-        if name.startswith(without):
+        if without is not None and name.startswith(without):
             continue
         own = _own_seed(seed, name)
         shape = tuple(parameter.shape)
-        if name in deviations:
+        if deviations is not None and name in deviations:
             values = np.random.Generator(np.random.Philox(own)).standard_normal(shape, dtype=np.float32)
             values *= np.float32(deviations[name])
         else:
