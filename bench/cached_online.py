@@ -45,7 +45,7 @@ from .peers.comparison import Comparison, Timing, finish
 OVERLAPPED, ONE_AT_A_TIME = "online, overlapped", "online, one at a time"
 BAR = 10.0
 PROJECTION, FOVEATED = "projection", "foveated"
-_DROPPED_STEPS = 2
+_DROPPED_STEPS = 1
 _VALIDATION_SAMPLES = 2
 _ALPHABET = "0123"
 _MODELS: dict[str, dict[str, Any]] = {
@@ -98,7 +98,7 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", metavar="CLIPS", help="folders or files of clips")
-    parser.add_argument("--encoder", default=Request.encoder)
+    parser.add_argument("--encoder", default="dinov2-small")
     parser.add_argument("--weights", default="random:0")
     parser.add_argument("--layer", default="norm")
     parser.add_argument("--size", type=int)
@@ -340,10 +340,11 @@ def _open(
         train=settings,
     )
     trainable = config.trainable()
-    opening = {"seed": 0, "device": processes.device}
-    needs = trainable.needs()
+    needs, device = trainable.needs(), processes.device
     feed = (
-        open_feed(config, needs, **opening) if overlapped else open_online(config, needs, **opening, overlapped=False)
+        open_feed(config, needs, seed=0, device=device)
+        if overlapped
+        else open_online(config, needs, seed=0, device=device, overlapped=False)
     )
     with closing(feed):
         seed_all(0, 0)

@@ -14,6 +14,7 @@ from .palette import Theme
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 WIDTH_IN = 9.6
@@ -32,6 +33,7 @@ HATCH_WAIT = "\\\\\\\\"
 
 _NAME_LETTERS = 34
 _BEYOND_REASON = 1e12
+_FEW_DECADES = 500.0
 
 
 @contextmanager
@@ -122,6 +124,14 @@ def heading(axes: Axes, title: str, text: str) -> None:
         title, (0, 1), xycoords="axes fraction", xytext=(-3.5, 5), textcoords="offset points", ha="right",
         va="baseline", weight="bold", fontsize=9.5,
     )  # fmt: skip
+
+
+def log_ticks(axis: Axis, ratio: float) -> None:
+    """Ticks of a logarithmic axis whose ends have this ratio: powers of ten; twos and fives where there is room."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < _FEW_DECADES else (1,)))
+    axis.set_minor_locator(NullLocator())
 
 
 def drawable(text: str, most: int = _NAME_LETTERS) -> str:

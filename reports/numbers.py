@@ -13,6 +13,7 @@ ABSENT = "–"
 """In place of what was not measured."""
 
 _TIMES = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
+_LONG_TIMES = (("h", 3600.0, 2), ("min", 60.0, 10))
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 _SUFFIXES = {"_mhz": "MHz", "_w": "W", "_j": "J", "_c": "°C", "_gib": "GiB", "_mib": "MiB", "_px": "px"}
 _MAX_DEPTH, _MAX_ITEMS = 4, 20  # the rest is in the profile's JSON
@@ -78,12 +79,12 @@ def counted(value: int, noun: str) -> str:
     return f"{count(value)} {noun}{'' if value == 1 else 's'}"
 
 
-def signed(width: float) -> Callable[[float], str]:
-    """How differences are written: with their sign, to as many decimals as tell ends `width` apart, `−1.302`."""
+def resolved(width: float, *, sign: bool = False) -> Callable[[float], str]:
+    """How numbers are written to as many decimals as tell ends that are `width` apart; differences with their sign."""
     decimals = min(max(1 - math.floor(math.log10(width)), 0), 9) if 0 < width < math.inf else 3
 
     def form(value: float) -> str:
-        text = f"{value:+,.{decimals}f}" if abs(value) < 1e6 else digits(value)
+        text = f"{value:{'+' if sign else ''},.{decimals}f}" if abs(value) < 1e6 else digits(value)
         return text.replace("-", "−")
 
     return form
@@ -120,7 +121,7 @@ class TimeUnit:
     """The unit in which times that stand beside each other are given."""
 
     name: str
-    """`s`, `ms` or `µs`."""
+    """`s`, `ms`, `µs`; of long times `min` or `h`."""
     seconds: float
     """How long one is."""
 
@@ -145,6 +146,21 @@ def time_unit(values_s: Iterable[float]) -> TimeUnit:
 def duration(value_s: float) -> str:
     """One time by itself, in the unit that suits it."""
     return time_unit([value_s]).text(value_s)
+
+
+def long_time_unit(values_s: Iterable[float]) -> TimeUnit:
+    """As `time_unit`, for what may last long: minutes from ten on, hours from two on."""
+    every = list(values_s)
+    longest = max((value for value in every if math.isfinite(value)), default=0.0)
+    for name, seconds, least in _LONG_TIMES:
+        if longest >= least * seconds:
+            return TimeUnit(name=name, seconds=seconds)
+    return time_unit(every)
+
+
+def long_duration(value_s: float) -> str:
+    """One time that may be long, in the unit that suits it."""
+    return long_time_unit([value_s]).text(value_s)
 
 
 def described(name: str, value: Any) -> str:

@@ -7,7 +7,7 @@ from fovcache.probes.train.result import DONE, FAILED, Run, TrainSuite
 from .attention_maps import MAX_FRAMES, looking_runs, shown_maps, shown_samples
 from .figures import is_drawable
 from .names import listed, shown
-from .numbers import ABSENT, count, counted, digits, duration, percent, spanned
+from .numbers import ABSENT, count, counted, digits, long_duration, percent, spanned
 from .train_curves import shown_arms, shown_looks
 from .train_forest import CONTROL, DIAGNOSTIC, HOLDS, groups, number_form
 from .train_runs import (
@@ -143,8 +143,8 @@ def time_alt(suite: TrainSuite) -> str:
         took = sum(mean_spent([run.spent for run in row.runs], part) for part in ("compute_s", "data_s"))
         wall = sum(run.spent.wall_s for run in row.runs) / len(row.runs)
         planned = [run.plan.spent.wall_s for run in row.runs if run.plan]
-        said = duration(sum(planned) / len(planned)) if planned else ABSENT
-        parts.append(f"{row.name}: planned {said}, took {duration(wall)}, {percent(took / wall)} of it steps")
+        said = long_duration(sum(planned) / len(planned)) if planned else ABSENT
+        parts.append(f"{row.name}: planned {said}, took {long_duration(wall)}, {percent(took / wall)} of it steps")
     return f"Time of a run. {_joined(parts)}."
 
 

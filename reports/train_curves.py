@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fovcache.probes.train.result import FAILED, TrainSuite
 
-from .figures import WIDTH_IN, drawable, new_figure
+from .figures import WIDTH_IN, drawable, log_ticks, new_figure
 from .palette import LIGHT, Theme, mixed, series_colours
 from .train_runs import arms, done, ended_early, look_names, metric_of, over_seeds, runs_of, series, task_name, tasks
 
@@ -127,7 +127,7 @@ def _lines(suite: TrainSuite, theme: Theme) -> dict[str, tuple[str, float]]:
 
 
 def _scale(axes: Axes, values: Sequence[float], is_look: bool) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+    from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(lambda x, _: _thousands(x))
@@ -135,8 +135,7 @@ def _scale(axes: Axes, values: Sequence[float], is_look: bool) -> None:
         axes.set_ylim(min(0.0, *values), max(1.0, *values) * 1.05)
     elif values and min(values) > 0 and max(values) / min(values) > _LOG_FROM:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_minor_locator(NullLocator())
+        log_ticks(axes.yaxis, max(values) / min(values))
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}".replace("-", "−"))
 
 

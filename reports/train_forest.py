@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from fovcache.probes.train.result import Condition, TrainSuite
 
-from .figures import drawable, is_drawable, new_figure, wrapped
-from .numbers import digits, percent, ratio, signed, spanned
+from .figures import drawable, is_drawable, log_ticks, new_figure, wrapped
+from .numbers import percent, resolved, spanned
 from .palette import LIGHT, Theme, share_colour
 from .train_runs import diagnostics, metric_of, of_control
 
@@ -41,10 +41,9 @@ class Group:
 
 
 def number_form(condition: Condition) -> Callable[[float], str]:
-    """How its numbers are written: differences with their sign, ratios with three decimals."""
-    if condition.neutral:
-        return ratio if condition.neutral == 1 else digits
-    return signed(condition.ci[1] - condition.ci[0] if condition.ci else abs(condition.mean or 0.0))
+    """How its numbers are written: as its interval needs, differences with their sign."""
+    width = condition.ci[1] - condition.ci[0] if condition.ci else abs(condition.mean or 0.0)
+    return resolved(width, sign=condition.neutral == 0)
 
 
 def groups(suite: TrainSuite) -> list[Group]:
@@ -87,17 +86,14 @@ def draw_verdict(suite: TrainSuite, theme: Theme = LIGHT) -> Figure | None:
 def _draw_group(axes: Axes, group: Group, theme: Theme) -> None:
     ends = _ends(group)
     if group.neutral == 1 and min(ends) > 0 and max(ends) / min(ends) > _WIDE:
-        from matplotlib.ticker import LogLocator, NullFormatter
-
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        log_ticks(axes.xaxis, max(ends) / min(ends))
         around = (max(ends) / min(ends)) ** 0.05
         axes.set_xlim(min(ends) / around, max(ends) * around)
     else:
         margin = 0.05 * (max(ends) - min(ends)) or 0.5
         axes.set_xlim(min(ends) - margin, max(ends) + margin)
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}".replace("-", "−"))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:,g}".replace("-", "−"))
     axes.axvline(group.neutral, color=theme.ink, linewidth=1, zorder=0.9)
     for row, condition in enumerate(group.conditions):
         _draw_row(axes, row, condition, group.kind, theme)

@@ -10,23 +10,34 @@ from fovcache.probes.train.result import DONE, Condition, ParameterGroup, Run, T
 from . import numbers
 from .figures import is_drawable
 from .names import listed, shown
-from .table import ABSENT, Cell, Table, accuracy, count, duration, size, table, text
+from .table import ABSENT, Cell, Table, accuracy, count, size, table, text
 from .train_forest import HOLDS, number_form
-from .train_runs import arms, diagnostics, done, in_order, metric_of, of_control, runs_of, tasks, value_names
+from .train_runs import (
+    arms,
+    diagnostics,
+    done,
+    in_order,
+    look_names,
+    metric_of,
+    of_control,
+    runs_of,
+    tasks,
+    value_names,
+)
 from .train_time import PARTS
 
-MAX_VALUES = 10
-"""Values of the table of final ones; the result's file has all."""
+MAX_VALUES = 8
+"""Values of a table of final ones; the result's file has all."""
 MAX_EVENTS = 100
 _REASON_LETTERS = 300
 
 
 def train_tables(suite: TrainSuite, prefix: str = "") -> dict[str, Table]:
-    """By name: `conditions`, `control`, `diagnostics`, `runs`, `finals`, `time`, `arms`, `parameters`, `events`.
+    """By name: `conditions`, `control`, `diagnostics`, `runs`, `finals`, `looks`, `time`, `arms`, `parameters`, `events`.
 
     Empty ones too. Their ids begin with `prefix`.
     """
-    verdict = suite.verdict
+    verdict, looks = suite.verdict, look_names(suite)
     return {
         "conditions": _conditions(
             f"{prefix}conditions",
@@ -45,7 +56,8 @@ def train_tables(suite: TrainSuite, prefix: str = "") -> dict[str, Table]:
             is_diagnostic=True,
         ),
         "runs": _runs(suite, f"{prefix}runs"),
-        "finals": _finals(suite, f"{prefix}finals"),
+        "finals": _finals(suite, f"{prefix}finals", [name for name in value_names(suite) if name not in looks]),
+        "looks": _finals(suite, f"{prefix}looks-table", looks),
         "time": _time(suite, f"{prefix}time-table"),
         "arms": _arms(suite, f"{prefix}arms-table"),
         "parameters": _parameters(suite, f"{prefix}parameters"),
@@ -101,20 +113,19 @@ def _runs(suite: TrainSuite, id: str) -> Table:
     return table(id, caption, columns, rows)
 
 
-def _finals(suite: TrainSuite, id: str) -> Table:
-    names = value_names(suite)
+def _finals(suite: TrainSuite, id: str, names: Sequence[str]) -> Table:
+    """Empty without names."""
     rows = []
-    for task in tasks(suite):
+    for task in tasks(suite) if names else ():
         for arm in arms(suite):
             runs = runs_of(suite, task, arm)
             finished = done(runs)
             if runs:
                 seeds = count(len(finished), f"of {numbers.count(len(runs))}" if len(finished) < len(runs) else "")
-                values = [_over(finished, name) for name in names[:MAX_VALUES]]
-                rows.append([text(arm), text(task), seeds, *values])
+                rows.append([text(arm), text(task), seeds, *(_over(finished, name) for name in names[:MAX_VALUES])])
     caption = (
-        "Values of the last evaluation: mean over the seeds that are done, and in small letters from the lowest to the "
-        "highest of them."
+        "Values of the last evaluation: mean over the seeds that are done, and in small letters the lowest and the "
+        "highest of them where they differ."
     )
     if len(names) > MAX_VALUES:
         caption += f" {numbers.count(len(names) - MAX_VALUES)} more values are in the result's file alone."
@@ -125,10 +136,8 @@ def _over(runs: Sequence[Run], name: str) -> Cell:
     values = [run.final[name] for run in runs if name in run.final and is_drawable(run.final[name])]
     if not values:
         return ABSENT
-    return _number(
-        statistics.fmean(values),
-        note=f"{_plain(min(values))} to {_plain(max(values))}" if len(values) > 1 else "",
-    )
+    low, high = _plain(min(values)), _plain(max(values))
+    return _number(statistics.fmean(values), note="" if low == high else f"{low} to{numbers.SPACE}{high}")
 
 
 def _time(suite: TrainSuite, id: str) -> Table:
@@ -137,21 +146,21 @@ def _time(suite: TrainSuite, id: str) -> Table:
     for run in in_order(suite):
         plan = run.plan
         is_whole = plan is not None and run.state == DONE and not run.num_resumed and plan.spent.wall_s > 0
-        within = numbers.spanned(plan.wall_ci95_s, numbers.duration) if plan and plan.wall_ci95_s else ""
+        within = numbers.spanned(plan.wall_ci95_s, numbers.long_duration) if plan and plan.wall_ci95_s else ""
         quotient = run.spent.wall_s / plan.spent.wall_s if plan is not None and is_whole else None
         rows.append(
             [
                 text(f"{run.arm}, {run.task}, seed {run.seed}"),
                 ABSENT
                 if plan is None
-                else Cell(text=numbers.duration(plan.spent.wall_s), value=plan.spent.wall_s, note=within),
-                duration(run.spent.wall_s),
+                else Cell(text=numbers.long_duration(plan.spent.wall_s), value=plan.spent.wall_s, note=within),
+                Cell(text=numbers.long_duration(run.spent.wall_s), value=run.spent.wall_s),
                 ABSENT if quotient is None else _number(quotient, numbers.ratio(quotient)),
                 *(
                     Cell(
-                        text=numbers.duration(getattr(run.spent, part)),
+                        text=numbers.long_duration(getattr(run.spent, part)),
                         value=getattr(run.spent, part),
-                        note=f"planned {numbers.duration(getattr(plan.spent, part))}" if plan else "",
+                        note=f"planned {numbers.long_duration(getattr(plan.spent, part))}" if plan else "",
                     )
                     for part in PARTS
                 ),

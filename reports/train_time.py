@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fovcache.probes.train.result import Run, Spent, TrainSuite
 
 from .figures import HATCH_WAIT, drawable, drawn, is_drawable, new_figure
-from .numbers import duration
+from .numbers import TimeUnit, long_time_unit
 from .palette import LIGHT, Theme, mixed, stage_colours
 from .train_runs import arms, done, runs_of, task_name, tasks
 
@@ -70,21 +70,22 @@ def draw_time(suite: TrainSuite, theme: Theme = LIGHT) -> Figure | None:
         return None
     figure = new_figure(_ROW_IN * len(rows) + 1.1)
     axes = figure.subplots()
+    unit = long_time_unit(run.spent.wall_s for row in rows for run in row.runs)
     for place, row in enumerate(rows):
         planned = [run.plan for run in row.planned if run.plan is not None]
         if planned:
-            wall_s = _draw_bar(axes, place - 0.19, [plan.spent for plan in planned], theme, is_planned=True)
+            wall_s = _draw_bar(axes, place - 0.19, [plan.spent for plan in planned], unit, theme, is_planned=True)
             ends = [plan.wall_ci95_s for plan in planned if plan.wall_ci95_s is not None]
-            end = max([wall_s, *(_whisker(axes, place - 0.19, ends, theme) if len(ends) == len(planned) else ())])
-            _label(axes, place - 0.19, end, f"planned {duration(wall_s)}", theme.muted)
+            end = max([wall_s, *(_whisker(axes, place - 0.19, ends, unit, theme) if len(ends) == len(planned) else ())])
+            _label(axes, place - 0.19, end / unit.seconds, f"planned {unit.text(wall_s)}", theme.muted)
         below = 0.19 if planned else 0.0
-        wall_s = _draw_bar(axes, place + below, [run.spent for run in row.runs], theme, is_planned=False)
-        _label(axes, place + below, wall_s, f"took {duration(wall_s)}", theme.ink)
+        wall_s = _draw_bar(axes, place + below, [run.spent for run in row.runs], unit, theme, is_planned=False)
+        _label(axes, place + below, wall_s / unit.seconds, f"took {unit.text(wall_s)}", theme.ink)
     axes.set_yticks(range(len(rows)), labels=[row.name for row in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
     axes.set_xlim(left=0)
     axes.margins(x=0)
-    axes.set_xlabel("wall time of a run, s", fontsize=8)
+    axes.set_xlabel(f"wall time of a run, {unit.name}", fontsize=8)
     axes.xaxis.set_major_formatter("{x:,g}")
     _legend(figure, theme)
     return figure
@@ -95,22 +96,28 @@ def mean_spent(spent: Sequence[Spent], part: str) -> float:
     return statistics.fmean(drawn(getattr(each, part)) for each in spent)
 
 
-def _draw_bar(axes: Axes, y: float, spent: Sequence[Spent], theme: Theme, *, is_planned: bool) -> float:
-    """Where it ends."""
-    left = 0.0
+def _draw_bar(axes: Axes, y: float, spent: Sequence[Spent], unit: TimeUnit, theme: Theme, *, is_planned: bool) -> float:
+    """Where it ends, in seconds."""
+    left_s = 0.0
     for part, colour in _colours(theme).items():
-        width = mean_spent(spent, part)
+        width_s = mean_spent(spent, part)
         axes.barh(
-            y, width, left=left, height=_BAR, color=mixed(colour, theme.paper, 0.5) if is_planned else colour,
-            edgecolor=theme.paper, linewidth=0.4, hatch=HATCH_WAIT if part == "data_s" else None,
+            y, width_s / unit.seconds, left=left_s / unit.seconds, height=_BAR, edgecolor=theme.paper, linewidth=0.4,
+            color=mixed(colour, theme.paper, 0.5) if is_planned else colour,
+            hatch=HATCH_WAIT if part == "data_s" else None,
         )  # fmt: skip
-        left += width
-    return left
+        left_s += width_s
+    return left_s
 
 
-def _whisker(axes: Axes, y: float, ends: Sequence[tuple[float, float]], theme: Theme) -> tuple[float, float]:
+def _whisker(
+    axes: Axes, y: float, ends: Sequence[tuple[float, float]], unit: TimeUnit, theme: Theme
+) -> tuple[float, float]:
+    """Where it begins and ends, in seconds."""
     low, high = (statistics.fmean(drawn(each[end]) for each in ends) for end in (0, 1))
-    axes.plot([low, high], [y, y], color=theme.ink, linewidth=1.1, marker="|", markersize=5)
+    axes.plot(
+        [low / unit.seconds, high / unit.seconds], [y, y], color=theme.ink, linewidth=1.1, marker="|", markersize=5
+    )
     return low, high
 
 

@@ -85,7 +85,7 @@ def in_a_sentence(suite: TrainSuite) -> str:
 
 def _data(suite: TrainSuite) -> Iterator[str]:
     yield (
-        f"Dataset {shown(suite.dataset)}, cache {shown(suite.cache)}. Runs: {states(suite) or 'none'}; seeds "
+        f"Dataset {shown(suite.dataset)} of the cache {shown(suite.cache)}. Runs: {states(suite) or 'none'}; seeds "
         f"{listed(map(str, sorted({run.seed for run in suite.runs})))}. Compared by {shown(metric_of(suite), 40)} on "
         f"{validation(suite)}, the smaller the better."
     )

@@ -1,9 +1,13 @@
 """The training loop beside a bare PyTorch loop: the same model, batches, optimiser and schedule, the same bits.
 
-python -m fovcache.bench.peers.train_loop [--rounds 30] [--steps 60] [--batch 64] [--threads 1] [--out DIR]
+python -m fovcache.bench.peers.train_loop [--rounds 30] [--steps 60] [--batch 64] [--threads 1] [--clips 2000]
+    [--out DIR]
 
 What ours does beside the steps is counted: checking and averaging what the model says of each sample, the log, looking
 for signals, the generators' states. Evaluations and checkpoints are not, since the bare loop has none.
+
+A second comparison is of our loop over a cache of the cue task's clips with the same steps without their waiting for
+batches: the ratio is 1 less the share of data wait.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from itertools import cycle, islice
+from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +27,10 @@ import torch
 from torch import nn
 
 from fovcache.builder.progress import silent
+from fovcache.cache import open_cache
 from fovcache.models.foveated.model import make
-from fovcache.probes.train.feed import FeedBatch
+from fovcache.probes.train.feed import Feed, FeedBatch
+from fovcache.probes.train.feeds import open_feed
 from fovcache.probes.train.gauges import Gauges
 from fovcache.probes.train.log import RunLog
 from fovcache.probes.train.loop import Loop
@@ -31,13 +38,17 @@ from fovcache.probes.train.processes import open_processes
 from fovcache.probes.train.schedule import learning_rate
 from fovcache.probes.train.settings import TrainSettings
 from fovcache.probes.train.stop_signals import StopSignals
+from fovcache.probes.train.suite_config import read_suite_config
 from fovcache.probes.train.trainer import Trainer
 from fovcache.trainable import InputInfo
 
+from ..made_cues.files import write_cues
 from .comparison import Comparison, Timing, finish
 
 BARE, OURS = "bare PyTorch loop", "ours"
+WAITING, STEPS_ALONE = "ours over a cache", "its steps without waiting for batches"
 WITHIN = 1 / 1.03
+WITHOUT_WAITING = 0.98
 NUM_FRAMES, NUM_TOKENS, WIDTH, ALPHABET = 4, 17, 64, "0123"
 _NUM_BATCHES = 20
 
@@ -89,7 +100,11 @@ class MemoryFeed:
 
 
 def measure(*, rounds: int, steps: int, batch: int, threads: int, device: str = "cpu") -> Comparison:
-    """Both loops in turn, from the same first weights; the last weights are compared bit by bit after each round."""
+    """Both loops, step by step in turn, from the same first weights; the last ones are compared bit by bit.
+
+    A bare step is made where our loop asks for its next batch, and its time is taken off, so that what else the machine
+    does falls on both.
+    """
     settings = TrainSettings(
         samples=steps * batch,
         batch_size=batch,
@@ -110,23 +125,80 @@ def measure(*, rounds: int, steps: int, batch: int, threads: int, device: str = 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     seconds: dict[str, list[float]] = {BARE: [], OURS: []}
-    ways = {BARE: _bare, OURS: _ours}
     try:
         feed = MemoryFeed(settings, torch.device(device))
         for number in range(rounds + 1):
-            found = {}
-            for name in (BARE, OURS) if number % 2 else (OURS, BARE):
-                elapsed, found[name] = ways[name](feed, settings, torch.device(device))
-                if number:  # the first round warms up
-                    seconds[name].append(elapsed)
-            assert found[BARE] == found[OURS], "the two loops came to different weights"
+            bare_s, ours_s = _in_turns(feed, settings, torch.device(device))
+            if number:  # the first round warms up
+                seconds[BARE].append(bare_s)
+                seconds[OURS].append(ours_s)
     finally:
         torch.set_num_threads(before)
-    timings = tuple(Timing(name=name, amount=steps, seconds=tuple(seconds[name])) for name in ways)
+    timings = tuple(Timing(name=name, amount=steps, seconds=tuple(each)) for name, each in seconds.items())
     where = f"{threads} thread{'s' * (threads > 1)} on {device}"
     title = f"{steps} steps of the tiny foveated model, batch {batch}, {where}"
     comparison = Comparison(title=title, unit="steps", timings=timings, bars=[])
     comparison.judge(OURS, BARE, WITHIN)
+    return comparison
+
+
+def _in_turns(feed: MemoryFeed, settings: TrainSettings, device: torch.device) -> tuple[float, float]:
+    """Seconds of the bare loop's steps, and of ours."""
+    bare = Bare(feed, settings, device)
+    spent_s = 0.0
+
+    def batches() -> Iterator[FeedBatch]:
+        nonlocal spent_s
+        for batch in feed.train_batches(0):
+            began = time.perf_counter()
+            bare.step(batch)
+            spent_s += time.perf_counter() - began
+            yield batch
+
+    module = _module(feed, device)
+    loop = _trained(feed, settings, device, module, batches())
+    assert _digest(module) == _digest(bare.module), "the two loops came to different weights"
+    return spent_s, loop.training_s - spent_s
+
+
+def measure_waiting(
+    folder: Path, *, rounds: int, steps: int, threads: int, clips: int = 2000, device: str = "cpu"
+) -> Comparison:
+    """The base configuration of the cue task, made and built in `folder`."""
+    write_cues(folder, num_train=clips, num_validation=64)
+    open_cache(folder / "cache").build(
+        [f"{split}={folder}/cue/{split}-*.tar" for split in ("train", "validation")],
+        encoder=[f"{folder}/encoder.py:make", "bytes"],
+        layers=["tokens"],
+        pool="tokens",
+        frames=NUM_FRAMES,
+        store_dtype="fp32",
+        dataset="cue",
+        device="cpu",
+    )
+    config = read_suite_config(folder / "cue.toml").cells[0].config
+    settings = replace(config.train, samples=steps * config.train.batch_size, evaluate_every=10**9)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    seconds: dict[str, list[float]] = {WAITING: [], STEPS_ALONE: []}
+    try:
+        feed = open_feed(
+            replace(config, train=settings), config.trainable().needs(), seed=0, device=torch.device(device)
+        )
+        for number in range(rounds + 1):
+            module = config.trainable().build(feed.inputs, 0)
+            loop = _trained(feed, settings, torch.device(device), module, feed.train_batches(0))
+            if number:
+                seconds[WAITING].append(loop.training_s)
+                seconds[STEPS_ALONE].append(loop.training_s * (1 - loop.data_wait_share))
+        feed.close()
+    finally:
+        torch.set_num_threads(before)
+    timings = tuple(Timing(name=name, amount=steps, seconds=tuple(each)) for name, each in seconds.items())
+    where = f"{threads} thread{'s' * (threads > 1)} on {device}"
+    title = f"{steps} steps over {clips:,} cached clips, batch {settings.batch_size}, {where}"
+    comparison = Comparison(title=title, unit="steps", timings=timings, bars=[])
+    comparison.judge(WAITING, STEPS_ALONE, WITHOUT_WAITING)
     return comparison
 
 
@@ -135,38 +207,40 @@ def _module(feed: MemoryFeed, device: torch.device) -> nn.Module:
     return model.build(feed.inputs, 0).to(device)
 
 
-def _bare(feed: MemoryFeed, settings: TrainSettings, device: torch.device) -> tuple[float, str]:
-    """As one writes it by hand. Seconds, and the last weights' digest."""
-    module = _module(feed, device)
-    parameters = [each for each in module.parameters() if each.requires_grad]
-    groups = [
-        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [each for each in parameters if each.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=1.0, betas=settings.betas, eps=settings.epsilon, fused=True)
-    torch.manual_seed(0)
-    module.train()
-    batches = feed.train_batches(0)
-    _synchronize(device)
-    began = time.perf_counter()
-    for number, batch in enumerate(islice(batches, settings.num_steps)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, number * settings.batch_size)
-        optimizer.zero_grad()
-        module(batch.tensors)["loss"].mean().backward()
-        nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-        optimizer.step()
-    _synchronize(device)
-    return time.perf_counter() - began, _digest(module)
+class Bare:
+    """Training as one writes it by hand."""
+
+    def __init__(self, feed: MemoryFeed, settings: TrainSettings, device: torch.device) -> None:
+        self.module = _module(feed, device)
+        self._settings, self._device, self._seen = settings, device, 0
+        self._parameters = [each for each in self.module.parameters() if each.requires_grad]
+        matrices, vectors = (
+            [each for each in self._parameters if each.ndim > 1],
+            [each for each in self._parameters if each.ndim < 2],
+        )
+        groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self._optimizer = torch.optim.AdamW(groups, lr=1.0, betas=settings.betas, eps=settings.epsilon, fused=True)
+        self.module.train()
+
+    def step(self, batch: FeedBatch) -> None:
+        """One."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self._settings, self._seen)
+        self._optimizer.zero_grad()
+        self.module(batch.tensors)["loss"].mean().backward()
+        nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
+        self._optimizer.step()
+        self._seen += len(batch)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
 
-def _ours(feed: MemoryFeed, settings: TrainSettings, device: torch.device) -> tuple[float, str]:
-    """The loop with its log. Seconds without evaluations and checkpoints, and the last weights' digest."""
+def _trained(
+    feed: Feed, settings: TrainSettings, device: torch.device, module: nn.Module, batches: Iterator[FeedBatch]
+) -> Loop:
     with tempfile.TemporaryDirectory() as folder, open_processes(settings, str(device)) as processes:
-        module = _module(feed, device)
-        trainer = Trainer(module, feed, settings, processes)
         loop = Loop(
-            trainer,
+            Trainer(module.to(device), feed, settings, processes),
             feed,
             settings,
             processes,
@@ -175,14 +249,13 @@ def _ours(feed: MemoryFeed, settings: TrainSettings, device: torch.device) -> tu
             identity={},
             on_progress=silent,
         )
-        torch.manual_seed(0)
         loop.log = RunLog(Path(folder) / "log.jsonl")
         try:
             with StopSignals() as signals:
-                loop.run(feed.train_batches(0), signals)
+                loop.run(batches, signals)
         finally:
             loop.log.close()
-        return loop.training_s, _digest(module)
+        return loop
 
 
 def _texts(labels_BT: torch.Tensor) -> torch.Tensor:
@@ -197,11 +270,6 @@ def _digest(module: nn.Module) -> str:
     return hasher.hexdigest()
 
 
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -211,12 +279,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", help="folder for train_loop.json and train_loop.md")
+    parser.add_argument("--clips", type=int, default=2000, help="of the cache")
     options = parser.parse_args()
     comparisons = [
         measure(rounds=options.rounds, steps=options.steps, batch=batch, threads=threads, device=options.device)
         for threads in options.threads
         for batch in options.batch
     ]
+    with tempfile.TemporaryDirectory() as folder:
+        comparisons += [
+            measure_waiting(
+                Path(folder),
+                rounds=options.rounds,
+                steps=options.steps,
+                threads=threads,
+                clips=options.clips,
+                device=options.device,
+            )
+            for threads in options.threads
+        ]
     finish("train_loop", comparisons, options.out)
 
 

@@ -63,7 +63,7 @@ class Loader:
         self.residency = self._server.residency
         """Where the rows are kept, and why."""
         self._names = (*sets, "y")
-        self._absent = (None,) if labels is None else ()
+        self._has_no_labels = labels is None
         self._epoch = self._next_epoch = 0
         self._batch = self._resume_batch = 0
 
@@ -134,7 +134,7 @@ class Loader:
         for batch in self._server.batches([order], self._batch_size, len(order)):
             if epoch == self._epoch:  # else a newer `iter()` is what the state tells of
                 self._batch += 1
-            columns = (*batch, *self._absent)
+            columns = (*batch, None) if self._has_no_labels else batch
             yield columns if self._as_tuple else dict(zip(self._names, columns, strict=True))
 
 

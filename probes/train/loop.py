@@ -214,9 +214,9 @@ class Loop:
 
     def _show(self, record: StepRecord) -> None:
         now = time.monotonic()
-        if now - self._shown_at >= _SHOW_EVERY_S:
+        total = self._settings.num_steps * self._settings.batch_size
+        if now - self._shown_at >= _SHOW_EVERY_S or record.samples_seen == total:
             self._shown_at = now
-            total = self._settings.num_steps * self._settings.batch_size
             note = f"loss {record.values[LOSS]:.4g}"
             self._on_progress(Progress(stage="train", done=record.samples_seen, total=total, note=note))
 

@@ -25,6 +25,7 @@ from fovcache.builder.units import Unit
 from fovcache.errors import SampleError, UsageError
 from fovcache.extract.extractor import InputSpec, Item
 from fovcache.keys.recipe import Feature
+from fovcache.loaders.streams import used_by
 from fovcache.pipeline.pipeline import Pipeline
 from fovcache.pipeline.serial import SerialPipeline
 from fovcache.pipeline.stage import Failed, Stage
@@ -96,7 +97,11 @@ class _Encoded:
     """A part with its rows."""
 
     part: _Part
+    """The samples."""
     rows: dict[str, torch.Tensor]
+    """By name, [samples, …]."""
+    made: torch.cuda.Event | None
+    """On CUDA, after which the rows are there."""
 
 
 class OnlineFeed(OrderedFeed):
@@ -126,6 +131,7 @@ class OnlineFeed(OrderedFeed):
         self._hex_keys = keys_hex(self._keys)
         self._locations = _locate(opened, self._hex_keys, self._resolved, sources)
         self._encoding = threading.Lock()  # validation encodes while the next steps are
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # beside the model's own work
         self._encoders = [
             BatchEncoder(
                 resolved.extractor,
@@ -137,6 +143,8 @@ class OnlineFeed(OrderedFeed):
             )
             for resolved, features in self._resolved
         ]
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(device))  # which loads the encoders
         self._running: list[Generator[FeedBatch]] = []
 
     def document(self) -> Mapping[str, object]:
@@ -188,12 +196,16 @@ class OnlineFeed(OrderedFeed):
 
     def _encode(self, samples: list[_Wanted]) -> _Encoded:
         found: dict[str, torch.Tensor] = {}
-        for number, (encoder, (resolved, features)) in enumerate(zip(self._encoders, self._resolved, strict=True)):
-            items = [self._item(sample, number) for sample in samples]
-            with self._encoding:
+        made = None
+        with self._encoding, contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+            for number, (encoder, (resolved, features)) in enumerate(zip(self._encoders, self._resolved, strict=True)):
+                items = [self._item(sample, number) for sample in samples]
                 rows = _rows(encoder, resolved.spec, items, self._device)
-            found |= {name: rows[feature.digest] for name, feature in features.items()}
-        return _Encoded(part=samples[0].part, rows=found)
+                found |= {name: rows[feature.digest] for name, feature in features.items()}
+            if self._stream is not None:
+                made = torch.cuda.Event()
+                made.record(self._stream)
+        return _Encoded(part=samples[0].part, rows=found, made=made)
 
     def _item(self, sample: _Wanted, number: int) -> Item:
         item = sample.items[number][0]
@@ -202,6 +214,11 @@ class OnlineFeed(OrderedFeed):
         return item
 
     def _joined(self, parts: Sequence[_Encoded]) -> FeedBatch:
+        for each in parts:
+            if each.made is not None:
+                current = torch.cuda.current_stream(self._device)
+                current.wait_event(each.made)
+                used_by(current, each.rows.values())
         positions = np.concatenate([each.part.positions for each in parts])
         tensors = {name: torch.cat([each.rows[name] for each in parts]) for name in parts[0].rows}
         index = torch.from_numpy(positions).to(self._device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import tempfile
 import time
@@ -15,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from fovcache.builder.progress import OnProgress, silent
-from fovcache.errors import EnvironmentFailure, UsageError
+from fovcache.errors import EnvironmentFailure, UsageError, environment_failure
 from fovcache.extract.taps import is_out_of_memory
 from fovcache.trainable import Trainable
 from fovcache.typed_json import revive
@@ -43,8 +42,8 @@ from .warmup import Ahead, measure
 
 logger = logging.getLogger(__name__)
 
-_PLAN_FOLDER = ".plan"
-"""Where checkpoints and a log are written to be measured."""
+_PLAN_PREFIX = ".plan-"
+"""Of a folder in which checkpoints and a log are written to be measured."""
 
 OnPlan = Callable[[Plan], None]
 
@@ -232,9 +231,11 @@ def _planned(
     started: float,
 ) -> Plan | None:
     """By a warm-up; None where its steps fail, as the run's own will."""
-    scratch = folder / _PLAN_FOLDER if processes.is_first else Path(tempfile.mkdtemp())
-    had_folder = folder.exists()
-    make_run_folder(scratch)
+    above = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=_PLAN_PREFIX, dir=above))  # on the disk that the run will be on
+    except OSError as error:
+        raise environment_failure(error, f"write in {above}") from error
     try:
         warmup = measure(
             trainer,
@@ -250,10 +251,6 @@ def _planned(
     except (NonFiniteError, DoesNotFitError) as error:
         logger.warning("there is no plan, since the warm-up failed: %s", error)
         return None
-    finally:
-        if not had_folder and processes.is_first:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # made again by the run itself
     return make_plan(settings, warmup)
 
 

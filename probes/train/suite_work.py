@@ -54,15 +54,16 @@ class SuiteWork:
         if run.state == FAILED:
             logger.warning("%s failed: %s", cell, run.reason)
         settings = cell.config.train
-        self._told[cell.place] = settings.num_steps * settings.batch_size
-        self._on_progress(self._progress(""))
+        self._show(cell, settings.num_steps * settings.batch_size, "")
 
     def _tell(self, cell: Cell, progress: Progress) -> None:
-        self._told[cell.place] = progress.done
-        self._on_progress(self._progress(f"{cell}: {progress.note or progress.stage}"))
+        self._show(cell, progress.done, f"{cell}: {progress.note or progress.stage}")
 
-    def _progress(self, note: str) -> Progress:
-        return Progress(stage="train", done=sum(self._told.values()), total=self._total, note=note)
+    def _show(self, cell: Cell, num_done: int, note: str) -> None:
+        self._told[cell.place] = num_done
+        if not self._is_stopping:
+            told = Progress(stage="train", done=sum(self._told.values()), total=self._total, note=note)
+            self._on_progress(told)
 
 
 def num_threads(jobs: int) -> int:

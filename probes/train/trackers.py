@@ -73,12 +73,6 @@ def _quiet_wandb() -> Any:
     """Nothing of the machine, the command line, the code or the repository is taken down."""
     import wandb
 
-    return wandb.Settings(
-        silent=True,
-        console="off",
-        disable_git=True,
-        save_code=False,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
-    )
+    wanted: dict[str, Any] = {"silent": True, "console": "off", "save_code": False}
+    wanted |= {"disable_git": True, "x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True}
+    return wandb.Settings(**{name: each for name, each in wanted.items() if name in wandb.Settings.model_fields})

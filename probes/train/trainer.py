@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import logging
 import math
 import time
@@ -236,8 +237,8 @@ class Trainer:
     def _undo(self, random: RandomStates, buffers: list[torch.Tensor]) -> None:
         """Everything as before the step."""
         self.optimizer.zero_grad()
-        if self.scaler is not None and self.scaler.is_enabled():
-            self.scaler._per_optimizer_states.clear()
+        if self.scaler is not None:
+            self.scaler._per_optimizer_states.clear()  # else the next step's gradients would pass for unscaled ones
         with torch.no_grad():
             for buffer, content in zip(self._buffers, buffers, strict=True):
                 buffer.copy_(content)
@@ -293,17 +294,15 @@ class Trainer:
     def evaluation_times_s(self, most: int) -> tuple[tuple[float, ...], int]:
         """How long batches of the validation set take, at most so many of them, and how many there are in all."""
         times_s: list[float] = []
-        num = 0
+        size = 1
         with self._evaluating():
-            batches = self._feed.validation_batches()
             started = time.perf_counter()
-            for batch in batches:
-                num += 1
-                if len(times_s) < most:
-                    self._evaluated(batch)
-                    times_s.append(time.perf_counter() - started)
-                    started = time.perf_counter()
-        return tuple(times_s), num
+            for batch in itertools.islice(self._feed.validation_batches(), most):
+                self._evaluated(batch)
+                times_s.append(time.perf_counter() - started)
+                started = time.perf_counter()
+                size = max(size, len(batch))
+        return tuple(times_s), math.ceil(self._feed.num_validation / self._processes.num / size)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

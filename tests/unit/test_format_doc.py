@@ -102,15 +102,19 @@ def read_dataset(cache: Path, name: str) -> dict[str, list[Any]]:
     return {**texts, "key": [key.tobytes() for key in columns["key"]], "unreadable": lost}
 
 
+def caption_key(caption: str | None) -> bytes:
+    context = f"fovcache 2026-11 {'no ' if caption is None else ''}caption"
+    return blake3((caption or "").encode(), derive_key_context=context).digest()
+
+
 def read_feature(cache: Path, keys: list[bytes], **wanted: str) -> tuple[list[int], np.ndarray]:
     """Positions in `keys` that have a row, and the rows, of the one feature that fits."""
     assert json.loads((cache / "fovcache.json").read_bytes()) == {"format": "fovcache", "schema": 0}
     features = {path.stem: read_keyed(path) for path in (cache / "features").iterdir()}
     recipes = {path.stem: read_keyed(path) for path in (cache / "recipes").iterdir()}
     given = {name: recipes[document["recipe"]]["input"] for name, document in features.items()}
-    representation, root = wanted.pop("representation", None), dict(wanted)
-    fitting = [name for name, document in features.items() if root.items() <= document.items()]
-    fitting = [name for name in fitting if given[name]["kind"] == "frames"]
+    kind, representation = wanted.pop("kind", "frames"), wanted.pop("representation", None)
+    fitting = [name for name in features if wanted.items() <= features[name].items() and given[name]["kind"] == kind]
     if representation:
         fitting = [name for name in features if given[name].get("feature") in fitting]
         fitting = [name for name in fitting if recipes[features[name]["recipe"]]["extractor"]["name"] == representation]
@@ -150,6 +154,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> fovcache.Cache:
     cache.build(photos, **asked, layers=["first", "second"], pool="tokens", dataset="photos", shard_bytes=2048)
     cache.build(photos, **asked, layers=["second"], pool="mean", store_dtype="fp32", dataset="photos")
     cache.build(shard, **asked, layers=["*"], pool="tokens", store_dtype="fp16", dataset="tar")
+    cache.build(shard, encoder="bytes", dataset="tar")
     cache.build([photos, shard], **asked, layers=["first"], pool="tokens", dataset="mixed")
     for dtype in ("bf16", "fp32"):
         features = cache.features(dataset="photos", layer="second", store_dtype=dtype)
@@ -216,6 +221,14 @@ def test_a_reader_written_from_the_doc_reads_what_is_derived(cache: fovcache.Cac
     assert [keys[position].hex() for position in positions] == expected.keys
     assert rows.tobytes() == expected.tensors()[0].numpy().tobytes()
     assert rows.shape == (len(keys) - 1, 32)  # one is torn
+
+
+def test_a_reader_written_from_the_doc_reads_captions(cache: fovcache.Cache, doc: str) -> None:
+    keys = [caption_key(caption) for caption in read_dataset(cache.storage.root, "tar")["caption"]]
+    _, rows = read_feature(cache.storage.root, keys, kind="caption", layer="ids", dtype="int32")
+    texts = [bytes(row[: row.tolist().index(256)].tolist()).decode() for row in rows]
+    assert texts == cache.features(dataset="tar", layer="ids").captions
+    assert f"of `clip` it is\n`{caption_key('clip').hex()}`" in doc
 
 
 @pytest.mark.parametrize(("dataset", "dtype"), [("photos", "bf16"), ("tar", "fp16"), ("mixed", "bf16")])

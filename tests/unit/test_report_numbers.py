@@ -71,13 +71,18 @@ def test_numbers_with_their_units() -> None:
 
 def test_differences_have_the_decimals_that_their_interval_needs() -> None:
     said = {(-1.2614, 0.004): "−1.2614", (0.04160, 0.36): "+0.04", (0.0, 0.36): "+0.00", (-1302.0, 150.0): "−1,302"}
-    assert {key: numbers.signed(key[1])(key[0]) for key in said} == said
-    assert numbers.signed(0.0)(0.1) == "+0.100"
-    assert numbers.signed(math.nan)(-1e300) == "−1.000e+300"
+    assert {key: numbers.resolved(key[1], sign=True)(key[0]) for key in said} == said
+    assert [numbers.resolved(width)(0.99899) for width in (0.0019, 0.3, 0.0)] == ["0.9990", "1.00", "0.999"]
+    assert numbers.resolved(math.nan)(-1e300) == "−1e+300"
     assert [numbers.ratio(value) for value in (0.9984, 1.153, 130.4)] == ["0.998", "1.153", "130"]
-    assert numbers.spanned((-1.0, 2.0), numbers.signed(1)) == f"−1.0{numbers.SPACE}to{numbers.SPACE}+2.0"
+    assert numbers.spanned((-1.0, 2.0), numbers.resolved(1)) == f"−1.0{numbers.SPACE}to{numbers.SPACE}2.0"
     assert numbers.spanned(None, numbers.ratio) == numbers.ABSENT
     assert [numbers.counted(num, "run") for num in (1, 1024)] == ["1 run", "1,024 runs"]
+
+
+def test_long_times_are_minutes_or_hours() -> None:
+    said = {0.5: "500 ms", 599.0: "599 s", 600.0: "10.0 min", 7199.0: "120 min", 18_300.0: "5.08 h"}
+    assert {value: numbers.long_duration(value).replace(numbers.SPACE, " ") for value in said} == said
 
 
 def test_a_deep_mapping_ends() -> None:

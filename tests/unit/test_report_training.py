@@ -17,7 +17,8 @@ from fovcache.bench.results_folder import find_caches, find_results
 from fovcache.console import run_command
 from fovcache.errors import UsageError
 from fovcache.probes.train.result import BASE, CONTROL, FAILED, MAIN, RESULT_FILE, RUN_FILE, TrainSuite, read_suite
-from fovcache.reports import Results, write_results
+from fovcache.reports import Results, train_view, write_results
+from fovcache.reports.figures import new_figure
 from fovcache.reports.numbers import spanned
 from fovcache.reports.train_forest import number_form
 
@@ -43,7 +44,14 @@ def broken(coarse_figures: None, tmp_path_factory: pytest.TempPathFactory) -> tu
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of words and tables."""
-    monkeypatch.setattr("fovcache.reports.train_view.FIGURES", ())
+    monkeypatch.setattr(train_view, "FIGURES", ())
+
+
+@pytest.fixture
+def empty_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of captions: figures themselves are tested beside."""
+    named = tuple((name, lambda suite, theme: new_figure(0.5), *words) for name, _, *words in train_view.FIGURES)
+    monkeypatch.setattr(train_view, "FIGURES", named)
 
 
 def values(row: list[dict[str, object]]) -> list[float]:
@@ -117,7 +125,7 @@ def test_last_values_are_means_of_the_seeds_that_are_done(broken: tuple[Page, Pa
     suite = suite_with_failures()
     head, *rows = page.tables["training-1-finals"]
     names = [cell["text"].replace(" ", "_") for cell in head[3:]]
-    assert names[:3] == ["loss", "fine", "coarse"]
+    assert names == ["loss", "fine", "coarse"]
     assert [(row[0]["text"], row[1]["text"]) for row in rows] == [
         (arm, task) for task in (MAIN, CONTROL) for arm in (BASE, *ARMS)
     ]
@@ -125,6 +133,10 @@ def test_last_values_are_means_of_the_seeds_that_are_done(broken: tuple[Page, Pa
     finals = [run.final for run in suite.runs if (run.arm, run.task) == (BASE, MAIN) and run.state != FAILED]
     assert base[2]["text"] == "2of 3"
     assert values(base) == [2, *(pytest.approx(sum(final[name] for final in finals) / 2) for name in names)]
+    head, *rows = page.tables["training-1-looks-table"]
+    looks = ["entropy_static", "entropy_dynamic", "query_diversity"]
+    assert [cell["text"].replace(" ", "_") for cell in head[3:]] == looks
+    assert values(rows[0]) == [2, *(pytest.approx(sum(final[name] for final in finals) / 2) for name in looks)]
 
 
 def test_planned_time_stands_beside_actual_time(broken: tuple[Page, Path]) -> None:
@@ -194,6 +206,7 @@ def test_a_suite_without_runs_and_one_whose_validation_sets_differ(tmp_path: Pat
     assert "were evaluated on 2 different validation sets (000000000000, cdcdcdcdcdcd): do not compare" in page.shown
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     page = report(tmp_path, hostile_suite(HOSTILE))
     assert not page.all("script")
@@ -205,7 +218,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     assert "7*7" not in text.replace(r"7\*7", "")
 
 
-@pytest.mark.usefixtures("no_figures")
+@pytest.mark.usefixtures("empty_figures")
 @pytest.mark.parametrize("text", ["x" * 20_000, "\ud800 \x00 \x1b[31m 名前 🎬 \u202e", "line\n\n# heading\n| a", ""])
 def test_any_text_gives_a_report(tmp_path: Path, text: str) -> None:
     report(tmp_path, hostile_suite(text))
@@ -216,8 +229,6 @@ def test_any_text_gives_a_report(tmp_path: Path, text: str) -> None:
 def test_several_suites_have_a_section_each_and_earlier_pictures_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fovcache.reports import train_view
-
     monkeypatch.setattr(train_view, "FIGURES", train_view.FIGURES[-1:])
     page = report(tmp_path, bare_suite(), replace(bare_suite(), name="other"))
     assert {"training-1-runs", "training-2-runs"} <= page.tables.keys()
