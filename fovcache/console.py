@@ -168,7 +168,7 @@ def run_command(app: Typer) -> None:
     """Run a command line; a signal to stop, or an error that is ours, becomes one line and its exit status."""
     from typer import BadParameter
 
-    _set_up_cpu()
+    set_up_cpu()
     # The base of what the command line's parser raises; typer does not export it.
     usage_error = cast("type[Exception]", BadParameter.__bases__[0])
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -192,7 +192,7 @@ def run_command(app: Typer) -> None:
     _leave(status or STATUS_OK)
 
 
-def _set_up_cpu() -> None:
+def set_up_cpu() -> None:
     """Libraries' settings that count where encoders run on the CPU; before torch is loaded. The user's own come first.
 
     OpenMP's threads wait asleep, but for a moment: decoding takes cores meanwhile, and threads that spin until the one

@@ -33,9 +33,10 @@ _REASON_LETTERS = 300
 
 
 def train_tables(suite: TrainSuite, prefix: str = "") -> dict[str, Table]:
-    """By name: `conditions`, `control`, `diagnostics`, `runs`, `finals`, `looks`, `time`, `arms`, `parameters`, `events`.
+    """By name: `conditions`, `control`, `diagnostics`, `runs`, `finals`, `looks`, `time`, `arms`, `parameters` and
+    `events`; empty ones too.
 
-    Empty ones too. Their ids begin with `prefix`.
+    Their ids begin with `prefix`.
     """
     verdict, looks = suite.verdict, look_names(suite)
     return {

@@ -76,6 +76,11 @@ class MemoryFeed:
         }
         self.num_train, self.num_validation, self.validation_hash = 1, settings.batch_size, ""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See Feed: nothing."""
+        return ()
+
     def document(self) -> Mapping[str, Any]:
         """Nothing."""
         return {}

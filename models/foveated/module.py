@@ -235,7 +235,8 @@ class FoveatedModel(nn.Module):
         found = {name: value.detach() for name, value in main.items() if name != "sum"}
         both = {name: each["sum"].detach() for name, each in ((FINE, fine), (COARSE, coarse)) if each is not None}
         if len(both) == 2:
-            found["ratio"] = (both[COARSE].mean() / both[FINE].mean()).expand_as(loss).clone()
+            ratio = both[COARSE].mean() / both[FINE].mean()
+            found["ratio"] = torch.where(both[FINE].mean() > 0, ratio, torch.nan).expand_as(loss)
         return {"loss": loss, **both, **found}
 
 

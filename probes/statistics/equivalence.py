@@ -23,12 +23,12 @@ class MeanInterval:
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> MeanInterval:
     """Student's t (1908) over independent values: mean ± t·s/√n, with n - 1 degrees of freedom; two or more values."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     num = len(values)
     mean = math.fsum(values) / num
     error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (num - 1) / num)
-    half = float(t.ppf((1 + level) / 2, num - 1)) * error
+    half = float(stdtrit(num - 1, (1 + level) / 2)) * error
     return MeanInterval(mean=mean, low=mean - half, high=mean + half)
 
 

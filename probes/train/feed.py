@@ -54,6 +54,10 @@ class Feed(Protocol):
         """What decides the batches: kind, dataset's digest, features' digests, split, seed, ORDER_VERSION, batch size,
         processes. A run that is resumed must have the same."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result should know of the batches so far: what was left out, what was cut."""
+
     def train_batches(self, samples_seen: int) -> Iterator[FeedBatch]:
         """This process's shares of the steps that follow when the run has seen `samples_seen` samples; without end.
 

@@ -17,14 +17,12 @@ from inspect import GEN_CLOSED, getgeneratorstate
 import numpy as np
 import torch
 
-from fovcache.builder.encoding import BatchEncoder
 from fovcache.builder.finding import find_samples
 from fovcache.builder.reading import decode_stage, fetch, fetch_stage
-from fovcache.builder.request import BuildOptions, EncoderRequest, Resolved, recorded_limits, resolve
+from fovcache.builder.request import BuildOptions
 from fovcache.builder.units import Unit
 from fovcache.errors import SampleError, UsageError
-from fovcache.extract.extractor import InputSpec, Item
-from fovcache.keys.recipe import Feature
+from fovcache.extract.extractor import Item
 from fovcache.loaders.streams import used_by
 from fovcache.pipeline.pipeline import Pipeline
 from fovcache.pipeline.serial import SerialPipeline
@@ -33,8 +31,8 @@ from fovcache.sources.sample import Location
 from fovcache.store.shard import keys_hex
 from fovcache.trainable import Need
 
-from .build_commands import recorded_provenance
 from .config import ONLINE, TrainConfig
+from .encoders import FeatureEncoders
 from .feed import FeedBatch
 from .opening import OpenedInputs, open_inputs
 from .ordered import OrderedFeed
@@ -127,22 +125,11 @@ class OnlineFeed(OrderedFeed):
         self._device, self._overlapped = device, overlapped
         self._part_size = min(encode_batch_size or self._share, self._share)
         self._tables = {name: table.to(device) for name, table in opened.tables.items()}
-        self._resolved = _resolve(opened)
+        self._encoders = FeatureEncoders(opened, device=device, batch_size=self._part_size)
         self._hex_keys = keys_hex(self._keys)
-        self._locations = _locate(opened, self._hex_keys, self._resolved, sources)
+        self._locations = _locate(opened, self._hex_keys, self._encoders.suffixes, sources)
         self._encoding = threading.Lock()  # validation encodes while the next steps are
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # beside the model's own work
-        self._encoders = [
-            BatchEncoder(
-                resolved.extractor,
-                resolved.spec,
-                list(dict.fromkeys(features.values())),
-                device=device,
-                compute_dtype=resolved.request.compute_dtype,
-                batch_size=self._part_size,
-            )
-            for resolved, features in self._resolved
-        ]
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(device))  # which loads the encoders
         self._running: list[Generator[FeedBatch]] = []
@@ -169,14 +156,13 @@ class OnlineFeed(OrderedFeed):
                     waiting = []
 
     def _wanted(self, steps: Iterator[np.ndarray]) -> Iterator[_Wanted]:
-        specs = tuple(resolved.spec for resolved, _ in self._resolved)
         for step in steps:
             for begin in range(0, len(step), self._part_size):
                 end = begin + self._part_size
                 part = _Part(positions=step[begin:end], ends_step=end >= len(step))
                 for at in part.positions.tolist():
                     key = self._hex_keys[at]
-                    yield _Wanted(keys=(key,), locations=(self._locations[key],), specs=specs, part=part)
+                    yield _Wanted(keys=(key,), locations=(self._locations[key],), specs=self._encoders.specs, part=part)
 
     def _stages(self) -> list[Stage]:
         options = BuildOptions()
@@ -195,23 +181,14 @@ class OnlineFeed(OrderedFeed):
         ]
 
     def _encode(self, samples: list[_Wanted]) -> _Encoded:
-        found: dict[str, torch.Tensor] = {}
+        items = [[_item(sample, number) for sample in samples] for number in range(len(self._encoders.specs))]
         made = None
         with self._encoding, contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
-            for number, (encoder, (resolved, features)) in enumerate(zip(self._encoders, self._resolved, strict=True)):
-                items = [self._item(sample, number) for sample in samples]
-                rows = _rows(encoder, resolved.spec, items, self._device)
-                found |= {name: rows[feature.digest] for name, feature in features.items()}
+            found = self._encoders.rows(items)
             if self._stream is not None:
                 made = torch.cuda.Event()
                 made.record(self._stream)
         return _Encoded(part=samples[0].part, rows=found, made=made)
-
-    def _item(self, sample: _Wanted, number: int) -> Item:
-        item = sample.items[number][0]
-        if isinstance(item, SampleError):
-            raise _unreadable(sample, item)
-        return item
 
     def _joined(self, parts: Sequence[_Encoded]) -> FeedBatch:
         for each in parts:
@@ -229,8 +206,7 @@ class OnlineFeed(OrderedFeed):
         """End the threads, and let the encoders go."""
         for running in self._running:
             running.close()
-        for encoder in self._encoders:
-            encoder.close()
+        self._encoders.close()
 
 
 def _parts(samples: Iterator[_Wanted | Failed]) -> Iterator[list[_Wanted]]:
@@ -245,58 +221,25 @@ def _parts(samples: Iterator[_Wanted | Failed]) -> Iterator[list[_Wanted]]:
             found = []
 
 
+def _item(sample: _Wanted, number: int) -> Item:
+    """What an encoder reads of a decoded sample."""
+    item = sample.items[number][0]
+    if isinstance(item, SampleError):
+        raise _unreadable(sample, item)
+    return item
+
+
 def _unreadable(sample: _Wanted, error: SampleError) -> UsageError:
     return UsageError(f"{sample.location.place.name} is in the cache and cannot be read again: {error}")
-
-
-def _rows(
-    encoder: BatchEncoder, spec: InputSpec, items: Sequence[Item], device: torch.device
-) -> dict[str, torch.Tensor]:
-    """Rows of items in their order, on the device; those of unequal shapes are encoded apart, as in a build."""
-    shapes = [spec.shape(item) for item in items]
-    parts = []
-    order: list[int] = []
-    for shape in dict.fromkeys(shapes):
-        members = [at for at, own in enumerate(shapes) if own == shape]
-        parts.append(encoder.rows([items[at] for at in members], to=str(device)))
-        order += members
-    if len(parts) == 1:
-        return parts[0]
-    back = torch.from_numpy(np.argsort(order)).to(device)
-    return {name: torch.cat([part[name] for part in parts]).index_select(0, back) for name in parts[0]}
-
-
-def _resolve(opened: OpenedInputs) -> list[tuple[Resolved, dict[str, Feature]]]:
-    """The encoders as builds were asked for them, with the features wanted of each by their names in a batch."""
-    wanted: dict[str, dict[str, Feature]] = {}
-    for name, each in opened.features.items():
-        wanted.setdefault(each.feature.recipe, {})[name] = each.feature
-    if not wanted:
-        raise UsageError('the model reads no features, so there is nothing to encode: use kind = "cached"')
-    found = []
-    for recipe, features in wanted.items():
-        provenance = recorded_provenance(opened.catalog, next(iter(features.values())))
-        if "request" not in provenance:
-            raise UsageError(f"the cache does not say how recipe {recipe[:12]} was asked for; build its features again")
-        request = EncoderRequest.from_document(provenance["request"])
-        resolved = resolve(request, recorded_limits(provenance)).by_recipe(recipe)
-        if resolved is None:
-            raise UsageError(
-                f"{request.encoder} is not what it was when {', '.join(features)} were computed: build them again, or "
-                "the two feeds would differ"
-            )
-        found.append((resolved, features))
-    return found
 
 
 def _locate(
     opened: OpenedInputs,
     keys: Sequence[str],
-    resolved: Sequence[tuple[Resolved, Mapping[str, Feature]]],
+    suffixes: frozenset[str],
     sources: Sequence[str],
 ) -> Mapping[str, Location]:
     """Where the samples lie now. Raises UsageError for those that are not in the sources."""
-    suffixes = frozenset().union(*(each.spec.suffixes() for each, _ in resolved))
     with contextlib.ExitStack() as stack:
         scan, downloads = find_samples(sources, suffixes, BuildOptions(), stack, storage=opened.storage)
     if downloads is not None:

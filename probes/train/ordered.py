@@ -57,6 +57,11 @@ class OrderedFeed(ABC):
         """See Feed."""
         return self._opened.sets.validation_hash
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See Feed: nothing."""
+        return ()
+
     def document(self) -> Mapping[str, Any]:
         """See Feed."""
         return {

@@ -142,9 +142,9 @@ def _half_width(parts: Sequence[tuple[int, Sequence[float]]]) -> float | None:
     total = sum(variances)
     if not total:
         return None
-    from scipy.stats import t
+    from scipy.special import stdtrit  # scipy.stats would take longer to load than many a warm-up
 
-    return float(t.ppf((1 + LEVEL) / 2, total**2 / weights)) * math.sqrt(total)
+    return float(stdtrit(total**2 / weights, (1 + LEVEL) / 2)) * math.sqrt(total)
 
 
 def _mean(times_s: Sequence[float]) -> float:

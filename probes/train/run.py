@@ -86,6 +86,7 @@ def train_run(
             device=processes.device,
             rank=processes.rank,
             num_ranks=processes.num,
+            folder=folder,
         )
         stack.callback(feed.close)
         document = {**config.document(), "device": processes.device.type}
@@ -306,6 +307,6 @@ def _result(
         num_resumed=loop.num_resumed,
         spent=loop.spent(before_s),
         plan=None if loop.plan is None else revive(Plan, loop.plan),
-        events=tuple(loop.events),
+        events=(*loop.events, *feed.notes),
         attention=attention_maps(trainer.module, feed, gauges.device) if state == DONE else (),
     )

@@ -21,6 +21,7 @@ from typing import Any
 
 from fovcache.builder.progress import OnProgress, Progress
 from fovcache.child_process import private_pipes
+from fovcache.console import set_up_cpu
 from fovcache.errors import FovcacheError
 from fovcache.typed_json import revive
 
@@ -48,6 +49,7 @@ def request(
 def main() -> None:
     """Do the run that is asked for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who asks decides what a Ctrl-C means
+    set_up_cpu()
     first_to_go()
     requests, pipe = private_pipes()
     answers = Answers(pipe, on_gone=lambda: None)  # the run is told by its input, and saves

@@ -74,7 +74,7 @@ class CachedContract(FeedContract):
 
 
 class OnlineContract(FeedContract):
-    overlapped: bool
+    num_ranks = (2,)
     device = "cpu"
 
     @pytest.fixture
@@ -90,5 +90,4 @@ class OnlineContract(FeedContract):
             device=torch.device(self.device),
             rank=rank,
             num_ranks=num_ranks,
-            overlapped=self.overlapped,
         )

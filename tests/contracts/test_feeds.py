@@ -11,6 +11,7 @@ from train_configs import train_config
 from fovcache.errors import UsageError
 from fovcache.probes.train.config import ONLINE, DataChoice
 from fovcache.probes.train.feeds import open_feed
+from fovcache.probes.train.online import open_online
 
 CPU = torch.device("cpu")
 
@@ -35,18 +36,17 @@ class TestInShards(CachedContract):
 
 
 class TestOnline(OnlineContract):
-    overlapped = True
+    pass
 
 
-class TestOnlineOneStageAtATime(OnlineContract):
-    overlapped = False
-
-
+@pytest.mark.parametrize("overlapped", [True, False])
 @pytest.mark.parametrize("encode_batch_size", [1, 4, None])
-def test_online_batches_have_the_rows_of_cached_ones(built: Built, encode_batch_size: int | None) -> None:
+def test_online_batches_have_the_rows_of_cached_ones(
+    built: Built, encode_batch_size: int | None, overlapped: bool
+) -> None:
     data = DataChoice(kind=ONLINE, sources=(str(built.images),), encode_batch_size=encode_batch_size)
     cached = open_feed(train_config(built.cache), NEEDS, seed=3, device=CPU)
-    online = open_feed(train_config(built.cache, data=data), NEEDS, seed=3, device=CPU)
+    online = open_online(train_config(built.cache, data=data), NEEDS, seed=3, device=CPU, overlapped=overlapped)
     for one, other, _ in zip(cached.train_batches(12), online.train_batches(12), range(6), strict=False):
         assert one.keys.tolist() == other.keys.tolist()
         assert one.tensors.keys() == other.tensors.keys() == NEEDS.keys()

@@ -119,6 +119,11 @@ class ToyFeed:
         """Keys of all batches that were given for training."""
         self.is_closed = False
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See Feed: nothing."""
+        return ()
+
     def document(self) -> Mapping[str, Any]:
         return {
             "kind": "toy",

@@ -36,11 +36,7 @@ class TestInShards(CachedContract):
 
 
 class TestOnline(OnlineContract):
-    overlapped, device = True, "cuda"
-
-
-class TestOnlineOneStageAtATime(OnlineContract):
-    overlapped, device = False, "cuda"
+    device = "cuda"
 
 
 @pytest.mark.parametrize("kind", ["cached", ONLINE])

@@ -7,63 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_foveated import EVERY_HEAD, FRAMES, SAMPLES, TINY, TOKENS, WIDTH, built, made_batch
 from torch.nn import functional
 
 from fovcache.errors import UsageError
 from fovcache.models.foveated.model import make
 from fovcache.models.foveated.module import FoveatedModel
 from fovcache.models.foveated.queries import derangement, diversity
-from fovcache.trainable import InputInfo, resolve_trainable
-
-SAMPLES, FRAMES, TOKENS, WIDTH = 3, 5, 17, 32
-TINY: dict[str, Any] = {"size": "tiny", "width": 32, "inner_width": 48, "heads": ["labels"], "alphabet": "ABCD"}
-EVERY_HEAD = {"labels": 1.0, "caption": 0.5, "reconstruction": 2.0}
-EXTRACTOR = {"tokens": {"class": True, "prefix": 1}}
-BYTES = {"extractor": {"name": "bytes", "vocabulary": 257, "end": 256}}
-
-
-def infos(num_frames: int = FRAMES) -> dict[str, InputInfo]:
-    latents = {"extractor": {"scaling_factor": 0.5, "shift_factor": None}, "posterior": {"kind": "mean"}}
-    return {
-        "frames": InputInfo(
-            row_shape=(num_frames, TOKENS, WIDTH), dtype="fp32", recipe={"extractor": EXTRACTOR}, weights=None
-        ),
-        "latents": InputInfo(row_shape=(num_frames, 4, 6, 6), dtype="fp32", recipe=latents),
-        "captions": InputInfo(row_shape=(7,), dtype="int64", recipe=BYTES),
-        "frame_labels": InputInfo(row_shape=(num_frames + 1,), dtype="int64", recipe=BYTES),
-        "text": InputInfo(row_shape=(4,), dtype="int64", recipe=BYTES),
-    }
-
-
-def built(num_frames: int = FRAMES, seed: int = 0, **settings: Any) -> FoveatedModel:
-    given = {**TINY, **settings}
-    if "labels" not in given["heads"]:
-        del given["alphabet"]
-    trainable = make(given)
-    needed = {name: info for name, info in infos(num_frames).items() if name in trainable.needs()}
-    return trainable.build(needed, seed).eval()
-
-
-def made_batch(num_frames: int = FRAMES, num_samples: int = SAMPLES, seed: int = 0) -> dict[str, torch.Tensor]:
-    drawn = torch.Generator().manual_seed(seed)
-    letters = torch.randint(ord("A"), ord("E"), (num_samples, num_frames), generator=drawn)
-    letters[:, 0] = ord(".")
-    if num_frames == 1:
-        letters[:] = ord("B")
-    captions = torch.randint(0, 256, (num_samples, 7), generator=drawn)
-    texts = torch.randint(0, 256, (num_samples, 4), generator=drawn)
-    for row in range(num_samples):
-        captions[row, 3 + row] = 256
-        captions[row, 4 + row :] = -1
-        texts[row, 1 + row % 3] = 256
-        texts[row, 2 + row % 3 :] = -1
-    return {
-        "frames": torch.randn(num_samples, num_frames, TOKENS, WIDTH, generator=drawn),
-        "latents": torch.randn(num_samples, num_frames, 4, 6, 6, generator=drawn),
-        "captions": captions,
-        "text": texts,
-        "frame_labels": functional.pad(letters, (0, 1), value=256),
-    }
+from fovcache.trainable import resolve_trainable
 
 
 def states(module: FoveatedModel, batch: Mapping[str, torch.Tensor], which: str) -> torch.Tensor:
@@ -104,91 +55,6 @@ def test_its_document_has_every_setting_and_tells_arms_apart_by_one() -> None:
         changed = dict(make({**TINY, **change}).document())
         assert [key for key in base if changed[key] != base[key]] == list(change)
     assert dict(make({**TINY, "layers": 2}).document()) == base, "the size's own number is no change"
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"mod": "fine"}, "no setting 'mod'; nearest: mode"),
-        ({"mode": "corse"}, "mode = 'corse'; nearest: coarse"),
-        ({"heads": ["captions"]}, "heads = 'captions'; nearest: caption"),
-        ({"heads": []}, "heads = \\[\\], expected at least one"),
-        ({"heads": "labels"}, "expected a list of names"),
-        ({"heads": {"labels": 0}}, "heads.labels = 0, expected a weight"),
-        ({"heads": ["caption"]}, "alphabet = 'ABCD' is read by the head `labels` alone"),
-        ({"alphabet": "AA"}, "alphabet = 'AA', expected at least two"),
-        ({"alphabet": None}, "alphabet = None, expected at least two"),
-        ({"alphabet": "A."}, "not '.'"),
-        ({"reconstruction_channels": 8}, "is read by the head `reconstruction` alone"),
-        ({"encoder": "dinov2-base"}, 'is read by attention = "deep" alone'),
-        ({"attention": "deep", "attention_heads": 2}, 'is read by attention = "shallow" alone'),
-        ({"attention": "deep", "encoder": "dinov2-smal"}, "nearest: dinov2-small"),
-        ({"mode": "coarse", "queries": "random"}, "queries = 'random' is for mode = \"fine\""),
-        ({"mode": "autoregressive", "fine_passes": 2}, "fine_passes = 2 is for"),
-        ({"fine_passes": 0}, "fine_passes = 0, expected a whole number"),
-        ({"width": 30}, "width = 30, expected a multiple"),
-        ({"key_value_heads": 3}, "expected a divisor of language_heads = 4"),
-        ({"dropout": 1.0}, "dropout = 1.0"),
-        ({"visual_scale": -1}, "visual_scale = -1"),
-        ({"coarse_weight": "1"}, "coarse_weight = '1'"),
-    ],
-)
-def test_settings_that_are_unknown_unread_or_wrong_are_refused(change: Mapping[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        make({**TINY, **change}).needs()
-
-
-@pytest.mark.parametrize(
-    ("change", "name", "info", "said"),
-    [
-        ({}, "frames", InputInfo(row_shape=(5, 32), dtype="fp32"), "--pool tokens"),
-        ({}, "frames", InputInfo(row_shape=(5, 1, 32), dtype="fp32", recipe={"extractor": EXTRACTOR}), "1 tokens"),
-        ({"attention_heads": 5}, None, None, "attention_heads = 5, expected a divisor of the encoder's width 32"),
-        ({}, "frame_labels", InputInfo(row_shape=(4,), dtype="int64"), "expected a character a frame"),
-        (
-            {"heads": EVERY_HEAD},
-            "latents",
-            InputInfo(row_shape=(4, 4, 6, 6), dtype="fp32"),
-            "with as many frames as the encoder's tokens have, 5",
-        ),
-        (
-            {"heads": EVERY_HEAD},
-            "latents",
-            InputInfo(row_shape=(5, 8, 6, 6), dtype="fp32", recipe={"posterior": {"kind": "mean+logvar"}}),
-            "log-variance",
-        ),
-        (
-            {"heads": EVERY_HEAD},
-            "captions",
-            InputInfo(row_shape=(7,), dtype="int64", recipe={"extractor": {"vocabulary": 513, "end": 0}}),
-            "a tokenizer that disagrees with the language model: it has 513 tokens and the model 512",
-        ),
-    ],
-)
-def test_inputs_that_do_not_fit_are_refused(
-    change: Mapping[str, Any], name: str | None, info: InputInfo | None, said: str
-) -> None:
-    given = {**infos(), **({} if name is None or info is None else {name: info})}
-    with pytest.raises(UsageError, match=said):
-        make({**TINY, **change}).build(given, 0)
-
-
-def test_ids_and_labels_that_mean_nothing_are_refused() -> None:
-    module, batch = built(heads=EVERY_HEAD), made_batch()
-    with pytest.raises(UsageError, match=r"a tokenizer that disagrees .* token 512, and the model has 512"):
-        module({**batch, "captions": batch["captions"].clamp(max=255) * 0 + 512})
-    for row, said in [
-        (b"ABxD.", "'ABxD.' is no text of 5 labels"),
-        (b"ABCD", "'ABCD'"),
-        (b"ABCDAB", "'ABCDAB'"),
-        (b".....", "at least one label"),
-    ]:
-        labels = torch.full((SAMPLES, 7), -1)
-        labels[:, :6] = torch.tensor([*b"ABCDA", 256])
-        labels[1] = -1
-        labels[1, : len(row) + 1] = torch.tensor([*row, 256])
-        with pytest.raises(UsageError, match=said):
-            module({**batch, "frame_labels": labels})
 
 
 @pytest.mark.parametrize("which", ["coarse", "fine", "autoregressive"])
