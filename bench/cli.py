@@ -89,8 +89,15 @@ def profile(
         str | None, typer.Option(metavar="NAME", help="A frozen VAE, whose time gets a row of its own.")
     ] = None,
     model: Annotated[
-        str, typer.Option(metavar="linear|PATH.py:FACTORY", help="What trains on what the encoders give.")
+        str,
+        typer.Option(
+            metavar="linear|CONFIG.toml|PATH.py:FACTORY",
+            help="What trains on what the encoders give; the model of a configuration of `fovbench train`, or one's own.",
+        ),
     ] = "linear",
+    cached: Annotated[
+        bool, typer.Option("--cached", help="Profile training on a cache of what the encoders give, built for it.")
+    ] = False,
     weights: WeightsOfEach = None,
     layers: Layers = None,
     pool: PoolOfEach = None,
@@ -155,6 +162,7 @@ def profile(
         encoders=encoders,
         vaes=frozenset([vae] if vae else []),
         model=model,
+        is_cached=cached,
         num_samples=samples,
         warmup_batches=warmup,
         timeout_s=timeout,

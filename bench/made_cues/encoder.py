@@ -19,6 +19,7 @@ CELL_SIDE, GRID = 8, 4
 NUM_CELLS = GRID * GRID
 WIDTH, NUM_HEADS = 64, 4
 MARKER_SCALE = 4.0
+TOKEN_SCALE = 0.5  # attention with projections that are not trained yet then begins soft: learning starts sooner
 
 
 class Block(nn.Module):
@@ -36,7 +37,9 @@ class Block(nn.Module):
         normed = functional.layer_norm(x, (WIDTH,))
         q, k, v = (normed @ self.qkv).unflatten(-1, (3, NUM_HEADS, -1)).permute(2, 0, 3, 1, 4)
         x = x + functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2) @ self.out
-        return x + functional.gelu(functional.layer_norm(x, (WIDTH,)) @ self.inner) @ self.outer
+        inner = functional.gelu(functional.layer_norm(x, (WIDTH,)) @ self.inner)
+        tokens: torch.Tensor = TOKEN_SCALE * (x + inner @ self.outer)
+        return tokens
 
 
 class CueEncoder(nn.Module):

@@ -22,7 +22,7 @@ class CachedRows:
 
     def __init__(self, cache: Cache, features: Sequence[dict[str, str]], device: torch.device) -> None:
         """`features` as a build's report lists them. Raises UsageError where samples are stills and clips, mixed."""
-        self._rows: dict[str, list[torch.Tensor]] = {}
+        self._rows: dict[str, dict[str, torch.Tensor]] = {}
         self._row_of: dict[str, int] = {}
         self.size_bytes = 0
         """Of all rows, as stored."""
@@ -35,20 +35,19 @@ class CachedRows:
             self._row_of = {key: self._row_of[key] for key in found.keys}
             rows = found.tensors(device)[0]
             self.size_bytes += rows.nbytes
-            self._rows.setdefault(encoder, []).append(rows)
+            self._rows.setdefault(encoder, {})[feature["layer"]] = rows
         self.keys = list(self._row_of)
         """The samples, in the dataset's order."""
         self._device = device
 
-    def load(self, keys: Sequence[str]) -> dict[str, torch.Tensor]:
-        """By encoder: rows [samples, …] of all its features, flattened and concatenated, float32."""
+    def load(self, keys: Sequence[str]) -> dict[str, dict[str, torch.Tensor]]:
+        """By encoder and layer: rows [samples, …] as they are stored."""
         try:
             places = torch.tensor([self._row_of[key] for key in keys], device=self._device)
         except KeyError as error:
             raise UsageError(f"sample {str(error)[1:13]} is not in the cache: it has changed since") from None
         return {
-            encoder: torch.cat([rows[places].flatten(1).float() for rows in parts], dim=1)
-            for encoder, parts in self._rows.items()
+            encoder: {layer: rows[places] for layer, rows in layers.items()} for encoder, layers in self._rows.items()
         }
 
 

@@ -11,7 +11,7 @@ from fovcache.builder.request import EncoderRequest
 from fovcache.fetch.redact import redact
 
 from .frozen import FrozenPipeline, ProfileRequest
-from .training import LINEAR
+from .trainee import LINEAR
 
 _DEFAULTS = {"decoder": "pyav", "compute_dtype": "fp32", "store_dtype": "bf16"}
 
@@ -52,6 +52,8 @@ def _profile_command(request: ProfileRequest) -> str:
     words += [word for name in vaes for word in ("--vae", name)]
     if request.model != LINEAR:
         words += ["--model", request.model]
+    if request.is_cached:
+        words += ["--cached"]
     return shlex.join([*words, *encoder_flags(request.encoders, request.encoders.encoders)])
 
 

@@ -28,7 +28,8 @@ from .cached import CachedRows
 from .device import device_timer
 from .profile import NUM_SAMPLES, TIMEOUT_S, WARMUP_BATCHES
 from .samples import Item, SampleStream
-from .training import LINEAR, TrainingStep
+from .trainee import LINEAR, OwnTrainee, Trainee
+from .training import TrainingStep
 from .workload import Workload
 
 DEFAULT_BATCH_SIZE = 8
@@ -46,8 +47,10 @@ class ProfileRequest:
     vaes: frozenset[str] = frozenset()
     """Which of them are VAEs: their time has a row of its own."""
     model: str = LINEAR
-    """What trains: LINEAR, or `PATH.py:FACTORY` of a module that takes `{encoder: rows [samples, …]}` and returns its
-    loss."""
+    """What trains: LINEAR, or `PATH.py:FACTORY` of a module that takes `{encoder: rows [samples, features]}` and returns
+    its loss, or a configuration of `fovbench train`, `PATH.toml`."""
+    is_cached: bool = False
+    """Whether all encoders' rows come out of a cache, which is built for it, instead of being computed."""
     num_samples: int = NUM_SAMPLES
     """Samples that are measured at least."""
     warmup_batches: int = WARMUP_BATCHES
@@ -105,6 +108,8 @@ class FrozenPipeline:
         names = zip(request.encoders.encoders, self.names, strict=True)
         self._vaes = frozenset(name for asked, name in names if asked in request.vaes)
         self.device = pick_device(options.device)
+        self.trainee = self._trainee()
+        """Of all workloads."""
         scan = scan_sources(
             request.sources,
             self.resolutions[0].suffixes,
@@ -123,8 +128,11 @@ class FrozenPipeline:
         self.step = self._training_step(self.resolutions, None)
         """Of the pipeline as it is."""
 
-    def workload(self, cached: frozenset[str] = frozenset()) -> Workload:
-        """The pipeline, with `cached` encoders' rows out of a cache, which is built for it."""
+    def workload(self, cached: frozenset[str] | None = None) -> Workload:
+        """The pipeline, with `cached` encoders' rows out of a cache, which is built for it; None for as it was asked
+        for."""
+        if cached is None:
+            cached = frozenset(self.names if self.request.is_cached else ())
         if not cached:
             return self._workload(self.stream, self.step)
         rows = self._cached_rows(cached)
@@ -177,6 +185,14 @@ class FrozenPipeline:
         default = self.request.options.fetch.concurrency if stream.is_remote else DEFAULT_FETCH_WORKERS
         return self.request.fetch_workers or default
 
+    def _trainee(self) -> Trainee:
+        model = self.request.model
+        if not model.endswith(".toml"):
+            return OwnTrainee(model, self.device)
+        from .configured import ConfiguredTrainee
+
+        return ConfiguredTrainee(Path(model), self.resolutions, self.device)
+
     def _streamed(self, resolutions: Sequence[Resolution]) -> SampleStream:
         return SampleStream(self._scan, resolutions, self._fetcher, self.request.num_samples)
 
@@ -184,7 +200,7 @@ class FrozenPipeline:
         step = TrainingStep(
             resolutions,
             vaes=self._vaes,
-            model=self.request.model,
+            trainee=self.trainee,
             device=self.device,
             batch_size=self.request.batch_size,
             cached=cached,

@@ -94,7 +94,7 @@ def _with_predictions(
         units_s=measured.units_s,
     )
     options = Options(
-        caching=_caching(pipeline, workload),
+        caching=None if pipeline.request.is_cached else _caching(pipeline, workload),
         batch=batch_scaling(workload, pipeline.device),
         commands=commands(pipeline),
     )
@@ -184,6 +184,8 @@ def _settings(request: ProfileRequest, pipeline: FrozenPipeline, workload: Workl
         ],
         **{name: value for name, value in encoders.common.items() if value is not None},
         "model": request.model,
+        **pipeline.trainee.settings(),
+        "is_cached": request.is_cached,
         "batch_size": workload.batch_size,
         "threads": workload.num_workers,
         "device": str(pipeline.device),

@@ -25,7 +25,7 @@ class RunLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lines: list[str] = []
+        self._lines: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
         self.num_bytes = 0
         """Written by this object."""
@@ -36,11 +36,7 @@ class RunLog:
 
     def add(self, kind: str, samples_seen: int, values: Mapping[str, Any]) -> None:
         """One line more, of one of the kinds; a number that JSON cannot hold becomes null."""
-        line = {"kind": kind, "samples_seen": samples_seen, **values}
-        try:
-            self._lines.append(json.dumps(line, allow_nan=False))
-        except ValueError:
-            self._lines.append(json.dumps(_without_nan(line)))
+        self._lines.append({"kind": kind, "samples_seen": samples_seen, **values})
         if kind != STEP or time.monotonic() - self._flushed >= FLUSH_EVERY_S:
             self.flush()
 
@@ -49,7 +45,7 @@ class RunLog:
         self._flushed = time.monotonic()
         if not self._lines:
             return
-        text = ("\n".join(self._lines) + "\n").encode()
+        text = "".join(f"{_line(each)}\n" for each in self._lines).encode()
         self._lines.clear()
         try:
             self._file.write(text)
@@ -99,6 +95,13 @@ def cut_log(path: Path, samples_seen: int) -> None:
         kept.replace(path)
     except OSError as error:
         raise environment_failure(error, f"write {path}") from error
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(values, allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_nan(values))
 
 
 def _without_nan(value: Any) -> Any:

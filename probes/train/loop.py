@@ -24,9 +24,10 @@ from .result import DONE, FAILED, STOPPED, Evaluation, Spent
 from .run_files import BEFORE_FAILURE_FOLDER, CHECKPOINTS_FOLDER
 from .sample_values import LOSS
 from .settings import TrainSettings
+from .step_record import DoesNotFitError, NonFiniteError, StepRecord
 from .stop_signals import StopSignals
 from .trackers import Trackers
-from .trainer import DoesNotFitError, NonFiniteError, StepRecord, Trainer
+from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

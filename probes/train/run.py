@@ -35,9 +35,10 @@ from .random_states import put_back_random, seed_all
 from .result import BASE, DONE, LOG_FILE, MAIN, RUN_FILE, STOPPED, ParameterGroup, Plan, Run, read_run
 from .run_files import CHECKPOINTS_FOLDER, has_run, make_run_folder, read_identity, write_identity, write_run
 from .settings import TrainSettings
+from .step_record import DoesNotFitError, NonFiniteError
 from .stop_signals import StopSignals
 from .trackers import Trackers, check_trackers
-from .trainer import DoesNotFitError, NonFiniteError, Trainer
+from .trainer import Trainer
 from .warmup import Ahead, measure
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from fovcache.console import human_bytes, human_seconds
 
 from ..tables.ablation_tables import TextTable
 from .plan import plan_against_actual
-from .result import DONE, FAILED, MAIN, STOPPED, Condition, Plan, Run, TrainSuite, Verdict
+from .result import DONE, FAILED, MAIN, STOPPED, Plan, Run, TrainSuite, Verdict
 from .verdict import MIN_SEEDS
 
 _NONE = "–"
@@ -89,9 +89,9 @@ def verdict_table(title: str, verdict: Verdict | None) -> TextTable:
     """One row for each condition, and for what is only a diagnostic."""
     rows: list[tuple[str, ...]] = []
     if verdict is not None:
-        rows = [(each.name, _HOLDS[each.holds], *_interval(each), each.said) for each in verdict.conditions]
-        rows += [(each.name, _NONE, *_interval(each), each.said) for each in verdict.diagnostics]
-    columns = ("condition", "holds", ">mean", "interval", "found")
+        rows = [(each.name, _HOLDS[each.holds], each.said) for each in verdict.conditions]
+        rows += [(each.name, _NONE, each.said) for each in verdict.diagnostics]
+    columns = ("condition", "holds", "found")
     return TextTable(title=title, columns=columns, rows=tuple(rows))
 
 
@@ -211,10 +211,8 @@ def verdict_sentences(suite: TrainSuite) -> Iterator[str]:
             "Student's t, which takes differences to be normal"
         )
     yield f"verdict: {suite.verdict.sentence}"
-    yield from (each.said for each in suite.verdict.diagnostics)
     if suite.control_verdict is not None:
         yield f"control: {suite.control_verdict.sentence}"
-        yield from (each.said for each in suite.control_verdict.diagnostics)
 
 
 def metric_of(suite: TrainSuite) -> str:
@@ -224,14 +222,6 @@ def metric_of(suite: TrainSuite) -> str:
 
 def _name(run: Run) -> str:
     return f"{run.arm}{'' if run.task == MAIN else ', control'}, seed {run.seed}"
-
-
-def _interval(condition: Condition) -> tuple[str, str]:
-    if condition.mean is None:
-        return _NONE, _NONE
-    bounds = condition.ci
-    shown = _NONE if bounds is None else f"{bounds[0]:.4g} to {bounds[1]:.4g} ({condition.level:.0%})"
-    return f"{condition.mean:.4g}", shown
 
 
 def _seconds(seconds: float) -> str:

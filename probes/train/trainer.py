@@ -11,10 +11,8 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,64 +23,21 @@ from fovcache.extract.taps import is_out_of_memory
 from .feed import Feed, FeedBatch
 from .optimiser import make_optimiser
 from .processes import Processes
-from .random_states import RandomStates, own_random, put_back_random, take_random
+from .random_states import own_random, put_back_random, take_random
 from .result import Evaluation
 from .sample_values import LOSS, check_values, means, stacked
 from .schedule import learning_rate
 from .settings import HALVE, TrainSettings
+from .step_record import Before, DoesNotFitError, NonFiniteError, Snapshot, StepRecord
 
 logger = logging.getLogger(__name__)
 
 _EVALUATION_SEED = 0x5EED
 """Of what the module draws while it is evaluated: the same each time, in every run."""
+_ALIGNMENT_BYTES = 64
+"""Where tensors begin that torch makes itself."""
 _MOST_LEFT_OUT = 25
 """Steps in a row that float16 may leave out while the loss scale finds its place."""
-
-
-class NonFiniteError(Exception):
-    """A number that must be finite is not; nothing was changed by the step that found it."""
-
-
-class DoesNotFitError(Exception):
-    """The step needs more memory than there is, and may not be made smaller; nothing was changed by it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecord:
-    """One optimiser step."""
-
-    step: int
-    """Its number, from 1."""
-    samples_seen: int
-    """With its own."""
-    values: Mapping[str, float] = field(hash=False)
-    """Means over the samples of the whole step, before it; NaN for a value that no sample has."""
-    learning_rate: float
-    """Of this step."""
-    gradient_norm: float
-    """L2 norm of all gradients together, before clipping."""
-    was_left_out: bool
-    """Whether float16 gradients overflowed, so that the parameters stayed as they were."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Snapshot:
-    """All that steps change, copied."""
-
-    tensors: Mapping[str, torch.Tensor]
-    """Parameters and buffers."""
-    optimizer: Mapping[str, Any]
-    """Its state dict."""
-    scaler: Mapping[str, Any]
-    """The loss scale's."""
-    random: RandomStates
-    """Of all generators."""
-    steps: int
-    """Done."""
-    samples_seen: int
-    """By them."""
-    micro_batch_size: int | None
-    """At that time."""
 
 
 class Trainer:
@@ -105,6 +60,8 @@ class Trainer:
         self.micro_batch_size = settings.micro_batch_size
         self._feed, self._settings, self._processes = feed, settings, processes
         self._accelerator, self._device = processes.accelerator, processes.device
+        self.scaler: torch.amp.GradScaler | None = self._accelerator.scaler
+        """Of float16's losses."""
         self._num_left_out = 0
         self._is_checked = False
         self.optimizer = make_optimiser(module, settings)
@@ -119,12 +76,6 @@ class Trainer:
         self._buffers = [each for each in kept if isinstance(each, torch.Tensor) and not isinstance(each, nn.Parameter)]
         module.train()
 
-    @property
-    def scaler(self) -> torch.amp.GradScaler | None:
-        """Of float16's losses."""
-        scaler: torch.amp.GradScaler | None = self._accelerator.scaler
-        return scaler
-
     # Steps
 
     def step(self, batch: FeedBatch) -> StepRecord:
@@ -133,7 +84,7 @@ class Trainer:
         Raises NonFiniteError and DoesNotFitError, each with everything as before the step, and what the module raises.
         """
         rate = self._set_rate()
-        random, buffers = take_random(self._device), [each.clone() for each in self._buffers]
+        before = self._before()
         while True:
             said = ""
             try:
@@ -145,11 +96,11 @@ class Trainer:
             if not said:
                 break
             # Out of the handler, whose traceback held the tensors of what did not fit.
-            self._undo(random, buffers)
+            self._undo(before)
             self._halve(len(batch), said)
         wrong = self._wrong(values[LOSS], norm)
         if wrong:
-            self._undo(random, buffers)
+            self._undo(before)
             raise NonFiniteError(wrong)
         was_left_out = self._descend(norm)
         self.steps += 1
@@ -186,10 +137,11 @@ class Trainer:
             is_last = start + size >= share
             with nullcontext() if is_last else self._accelerator.no_sync(self._wrapped):
                 values = self._values(self._wrapped, batch, start, size)
-                self._accelerator.backward(values[LOSS].sum() / share)
+                loss = values[LOSS].sum() / share
+                (loss if self.scaler is None else self.scaler.scale(loss)).backward()
             names = tuple(values)
             parts.append(stacked(values))
-            del values
+            del values, loss
         norm = self._clip().detach().float()
         read = torch.cat([*(each.reshape(-1) for each in parts), norm.reshape(1)]).cpu().numpy()  # one wait
         starts = np.cumsum([0, *(each.numel() for each in parts)])
@@ -201,7 +153,7 @@ class Trainer:
         part = batch.tensors
         if size < len(batch):
             part = {name: each[start : start + size] for name, each in part.items()}
-        values: dict[str, torch.Tensor] = module(part)
+        values: dict[str, torch.Tensor] = module({name: _aligned(each) for name, each in part.items()})
         if not self._is_checked:
             check_values(values, min(size, len(batch) - start))
             self._is_checked = True
@@ -209,10 +161,10 @@ class Trainer:
 
     def _clip(self) -> torch.Tensor:
         """Clip all gradients together; their norm before."""
+        if self.scaler is not None:
+            self._accelerator.unscale_gradients()
         if self._settings.clip_norm:
-            norm: torch.Tensor = self._accelerator.clip_grad_norm_(self._trained, self._settings.clip_norm)
-            return norm
-        self._accelerator.unscale_gradients()
+            return nn.utils.clip_grad_norm_(self._trained, self._settings.clip_norm)
         return nn.utils.get_total_norm([each.grad for each in self._trained if each.grad is not None])
 
     def _descend(self, norm: float) -> bool:
@@ -234,15 +186,24 @@ class Trainer:
             return ""
         return f"the gradients' norm is {norm}" + (f", {_MOST_LEFT_OUT} steps in a row" if self.scaler else "")
 
-    def _undo(self, random: RandomStates, buffers: list[torch.Tensor]) -> None:
+    def _before(self) -> Before:
+        """Of torch's generators alone, which modules draw from: the others' states take longer to copy."""
+        accelerator = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
+        return Before(
+            random=torch.get_rng_state(), accelerator=accelerator, buffers=[each.clone() for each in self._buffers]
+        )
+
+    def _undo(self, before: Before) -> None:
         """Everything as before the step."""
         self.optimizer.zero_grad()
         if self.scaler is not None:
             self.scaler._per_optimizer_states.clear()  # else the next step's gradients would pass for unscaled ones
         with torch.no_grad():
-            for buffer, content in zip(self._buffers, buffers, strict=True):
+            for buffer, content in zip(self._buffers, before.buffers, strict=True):
                 buffer.copy_(content)
-        put_back_random(random, self._device)
+        torch.set_rng_state(before.random)
+        if before.accelerator is not None:
+            torch.cuda.set_rng_state(before.accelerator, self._device)
 
     def _halve(self, most: int, said: str) -> None:
         """Make micro-batches of `most` samples half as large. Raises DoesNotFitError where that may not be."""
@@ -369,3 +330,9 @@ class Trainer:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0]
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """At the start of a cache line: where in one a matrix begins can change the last bits of a product of it, and
+    batches lie elsewhere in memory when a run goes on, or when its features are not cached."""
+    return tensor if tensor.data_ptr() % _ALIGNMENT_BYTES == 0 else tensor.clone()

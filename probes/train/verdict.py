@@ -194,11 +194,11 @@ def _diagnostics(runs: Sequence[Run], task: str) -> Iterator[Condition]:
     found = mean_interval([math.log(ratio) for ratio in ratios]) if len(ratios) > 1 else None
     mean = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
     yield Condition(
-        name=f"diagnostic, biased: coarse/fine within the base, {task} task",
+        name="diagnostic, biased: coarse/fine within the base",
         holds=None,
-        said=f"diagnostic, biased: coarse/fine = {mean:.4f} within one model over {len(ratios)} "
-        f"seed{'' if len(ratios) == 1 else 's'} of the {task} task; a model that is trained for its fine mode has a "
-        "ratio above 1 where a fine look cannot help, too",
+        said=f"coarse/fine = {mean:.4f} within one model over {len(ratios)} seed{'' if len(ratios) == 1 else 's'} of "
+        f"the {task} task; a model that is trained for its fine mode has a ratio above 1 where a fine look cannot help, "
+        "too",
         mean=mean,
         ci=None if found is None else (math.exp(found.low), math.exp(found.high)),
         neutral=1.0,

@@ -15,7 +15,8 @@ from .log import RunLog
 from .plan import Warmup
 from .result import LOG_FILE
 from .settings import TrainSettings
-from .trainer import StepRecord, Trainer
+from .step_record import StepRecord
+from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 

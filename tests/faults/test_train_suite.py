@@ -12,13 +12,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 import fovcache
-from fovcache.builder.progress import Progress
+from fovcache.bench.cli import app
 from fovcache.errors import UsageError
 from fovcache.probes.train.page import PAGE_FILE
 from fovcache.probes.train.result import BASE, DONE, FAILED, RESULT_FILE, STOPPED, Run, read_suite
@@ -133,34 +135,16 @@ def test_a_killed_run_is_shown_and_gone_on_with(
     assert (again.exit_status, again.dataset, again.data["kind"]) == (0, "images", "cached")
 
 
-def test_what_ends_the_call_makes_runs_save_first(read: Callable[..., SuiteConfig], tmp_path: Path) -> None:
-    class Enough(BaseException):
-        """As a signal's handler raises."""
-
-    def enough(progress: Progress) -> None:
-        if progress.done > 1000:
-            raise Enough
-
-    out = tmp_path / "out"
-    with pytest.raises(Enough) as raised:
-        run_suite(read(LONG), out, on_progress=enough, only=Only(arms=(BASE,)))
-    assert "--resume goes on" in raised.value.__notes__[0]
-    assert not own_processes()
-    (run,) = read_suite(out / RESULT_FILE).runs
-    assert run.state == STOPPED
-    assert run.samples_seen > 1000
-    assert any((out / "base/seed-0/checkpoints").glob(f"samples-{run.samples_seen:09d}"))
-
-
 def test_the_command_is_terminated_and_says_how_to_go_on(
     folder: Path, read: Callable[..., SuiteConfig], tmp_path: Path
 ) -> None:
     read(LONG)
     out = tmp_path / "out"
-    command = ["train", str(folder / "conf.toml"), "--out", str(out), "--arm", BASE]
-    process = start(*command)
+    command = [sys.executable, "-m", "fovcache.bench.cli", "train", str(folder / "conf.toml"), "--out", str(out)]
+    process = subprocess.Popen([*command, "--arm", BASE], stdout=DEVNULL, stderr=PIPE, text=True)
     try:
         wait_for(lambda: any((out / "base/seed-0/checkpoints").glob("samples-*")), process)
+        training = own_processes()
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=60)
     finally:
@@ -170,6 +154,9 @@ def test_the_command_is_terminated_and_says_how_to_go_on(
     assert "--resume" in said
     (run,) = read_suite(out / RESULT_FILE).runs
     assert (run.state, run.reason[:7]) == (STOPPED, "SIGTERM")
+    assert (out / f"base/seed-0/checkpoints/samples-{run.samples_seen:09d}").is_dir()
+    assert len(training) == 1
+    assert not training[0].is_running()
 
 
 def test_a_plan_trains_nothing_and_leaves_nothing(
@@ -178,10 +165,9 @@ def test_a_plan_trains_nothing_and_leaves_nothing(
     read(LONG)
     document = tmp_path / "plan.json"
     command = ["train", str(folder / "conf.toml"), "--out", str(tmp_path / "out"), "--plan", "--json", str(document)]
-    process = start(*command, "--arm", "coarse")
-    said, wrong = process.communicate(timeout=60)
-    assert (process.returncode, wrong) == (0, "")
-    assert "all 1 runs: " in said
+    done = CliRunner().invoke(app, [*command, "--arm", "coarse"], catch_exceptions=False)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "all 1 runs: " in done.stdout
     found: dict[str, Any] = json.loads(document.read_bytes())
     (run,) = found["runs"]
     assert (run["arm"], run["plan"]["steps"], run["samples_seen"]) == ("coarse", LONG // 8, 0)
@@ -216,15 +202,6 @@ def test_torchrun_does_one_run(
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="torchrun's processes do one run together, and 2 are wanted"):
         run_suite(read(), tmp_path / "out")
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "fovcache.bench.cli", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

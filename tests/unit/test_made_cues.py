@@ -24,8 +24,9 @@ from fovcache.errors import UsageError
 from fovcache.probes.train.result import BASE, CONTROL, DONE, MAIN
 from fovcache.probes.train.run import train_run
 from fovcache.probes.train.suite_config import read_suite_config
+from fovcache.trainable import InputInfo, resolve_trainable
 
-NUM = {"train": 96, "validation": 32}
+NUM = {"train": 64, "validation": 16}
 COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)], np.uint8)  # of symbols 0 to 3
 
 
@@ -132,22 +133,61 @@ def test_the_cache_holds_what_the_encoder_says_of_the_pixels(made: Path) -> None
             torch.testing.assert_close(row, expected[name], rtol=1e-4, atol=1e-4)
 
 
-def test_a_mark_is_what_stands_out_of_a_frame() -> None:
-    drawn = draw_clips(CUE, 200, 0)
-    symbols, marks = torch.from_numpy(drawn.symbols_ntc), torch.from_numpy(drawn.marks_nt).long()
-    colours = torch.from_numpy(COLOURS)[symbols.long()].float() / 127.5 - 1
-    pixels = colours.permute(0, 1, 3, 2).reshape(-1, 3, 4, 4).repeat_interleave(8, 2).repeat_interleave(8, 3)
-    inner = torch.zeros(len(pixels), 16, 8, 8, dtype=torch.bool)
-    inner[:, :, 2:6, 2:6] = True
-    white = inner & (torch.arange(16) == marks.reshape(-1, 1))[:, :, None, None]
-    laid = [each.view(-1, 4, 4, 8, 8).transpose(2, 3).reshape(-1, 1, 32, 32) for each in (inner, white)]
-    pixels = torch.where(laid[0], laid[1].float() * 2 - 1, pixels)
+def painted(symbols_ntc: np.ndarray, marks_nt: np.ndarray) -> torch.Tensor:
+    """float32 [n · 4, 3, 32, 32] in [-1, 1]: frames of such clips, with no code of theirs."""
+    cells = np.repeat(np.repeat(COLOURS[symbols_ntc].reshape(-1, 4, 4, 3), 8, axis=1), 8, axis=2)
+    inner = np.kron(np.ones((4, 4), bool), np.pad(np.ones((4, 4), bool), 2))
+    is_marked = (np.arange(16) == marks_nt.reshape(-1, 1)).reshape(-1, 4, 4).repeat(8, axis=1).repeat(8, axis=2)
+    pixels = np.where(inner[..., None], 255 * is_marked[..., None], cells).astype(np.float32)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def tokens_of(task: str, num: int, split: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The encoder's tokens float32 [num, 4, 17, 64] of clips that no file holds, and the bytes of their captions."""
+    drawn = draw_clips(task, num, 0, split)
+    encoder = make()
     with torch.inference_mode():
-        tokens = make()(pixels)[:, 1:]
+        blocks = [
+            encoder(painted(drawn.symbols_ntc[first : first + 500], drawn.marks_nt[first : first + 500]))
+            for first in range(0, num, 500)
+        ]
+    tokens = torch.cat(blocks).view(num, 4, 17, 64).clone()
+    return tokens, torch.tensor([[*caption.encode(), 256] for caption in drawn.captions])
+
+
+def test_a_mark_is_what_stands_out_of_a_frame() -> None:
+    tokens = tokens_of(CUE, 200)[0][:, :, 1:]
     norms = (tokens - tokens.mean((0, 1))).norm(dim=-1)
-    is_marked = torch.arange(16) == marks.reshape(-1, 1)
+    marks = torch.from_numpy(draw_clips(CUE, 200, 0).marks_nt).long()
+    is_marked = torch.arange(16) == marks[..., None]
     assert float(norms[is_marked].min()) > 1.5 * float(norms[~is_marked].median())
-    assert torch.equal(norms.argmax(1), marks.reshape(-1))
+    assert torch.equal(norms.argmax(-1), marks)
+
+
+def test_a_look_that_is_led_by_the_mark_learns_what_no_count_can_tell() -> None:
+    tokens, captions = tokens_of(CUE, 6000)
+    unseen = dict(zip(("frames", "frame_labels"), tokens_of(CUE, 500, split=1), strict=True))
+    settings = {"size": "tiny", "heads": ["labels"], "alphabet": "0123", "coarse_weight": 0.0}
+    inputs = {
+        "frames": InputInfo(row_shape=(4, 17, 64), dtype="fp32", recipe={"extractor": {"tokens": {"prefix": 1}}}),
+        "frame_labels": InputInfo(row_shape=(5,), dtype="int64"),
+    }
+    module = resolve_trainable("foveated", settings).build(inputs, 0)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=3e-3)
+    num_steps = 250
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=num_steps, pct_start=0.1)
+    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0)).repeat(3)
+    for step in range(num_steps):
+        rows = order[64 * step : 64 * (step + 1)]
+        optimiser.zero_grad()
+        module({"frames": tokens[rows], "frame_labels": captions[rows]})["loss"].mean().backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+    with torch.inference_mode():
+        values = {name: float(each.mean()) for name, each in module.eval()(unseen).items()}
+    assert values["fine"] < 1.1  # counting cells comes to 1.29
+    assert values["coarse"] > 1.29
 
 
 def test_what_lies_beside_them_asks_for_the_runs_of_the_claim(made: Path) -> None:

@@ -170,7 +170,8 @@ def test_two_modes_of_one_model_are_a_diagnostic_and_no_condition() -> None:
     assert len(verdict.conditions) == 5
     for each in (*verdict.diagnostics, *control.diagnostics):
         assert each.holds is None
-        assert each.said.startswith("diagnostic, biased: coarse/fine = 1.157")
+        assert each.name.startswith("diagnostic, biased: ")
+        assert each.said.startswith("coarse/fine = 1.157")
         assert each.per_seed == pytest.approx([0.8 / 0.7, 0.81 / 0.7, 0.82 / 0.7])
     assert not judge(runs_of(), CHOICE).diagnostics
 

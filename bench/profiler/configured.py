@@ -1,0 +1,157 @@
+"""The model of a configuration of `fovbench train`, trained in a profile as it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fovcache.builder.request import Resolution, Resolved
+from fovcache.errors import UsageError, nearest
+from fovcache.probes.train.audit import choose_parts
+from fovcache.probes.train.config import InputChoice, TrainConfig, read_cell, read_top
+from fovcache.probes.train.opening import LABELS_NAME
+from fovcache.probes.train.optimiser import make_optimiser
+from fovcache.trainable import FEATURES, LABELS, TEXT, InputInfo, Need
+
+from .trainee import Outputs, Trainee
+
+TEXT_TOKENS = 24
+"""Of made-up captions: profiled sources need none, and what a token costs does not depend on which it is."""
+_NUM_CLASSES = 10
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_SEED = 0
+
+
+class ConfiguredTrainee(Trainee):
+    """What the encoders give goes to the model's needs; text and labels are made up.
+
+    Of `[train]` those settings are used that a step costs something by: `parts`, `precision`, `compile`, `clip_norm`
+    and the optimiser's. A step is of the profile's own batch size, at the full learning rate, and is not logged.
+    """
+
+    def __init__(self, path: Path, resolutions: Sequence[Resolution], device: torch.device) -> None:
+        """Raises UsageError for a configuration, and for encoders that do not give what its model needs."""
+        self._config = config = read_cell(read_top(path), path.parent)
+        self._trainable = config.trainable()
+        self._device = device
+        self._autocast = _DTYPES.get(config.train.precision)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
+        self._sources = _sources(config, self._trainable.needs(), resolutions)
+
+    def settings(self) -> dict[str, Any]:
+        """The model's settings that are set, and of the recipe what is used."""
+        document = {name: value for name, value in self._trainable.document().items() if value is not None}
+        used = ("precision", "clip_norm", "compile", "parts")
+        return {"trainable": document, **{name: getattr(self._config.train, name) for name in used}}
+
+    def loss(self, outputs: Outputs) -> torch.Tensor:
+        """See Trainee."""
+        batch = {
+            entry: outputs[resolved.extractor.name][layer]
+            for name, (resolved, layers) in self._sources.items()
+            for entry, layer in _entries(self._trainable.needs()[name], name, layers)
+        }
+        num_samples = len(next(iter(batch.values())))
+        if self.module is None:
+            self.module = self._built(batch)
+            self.optimizer = make_optimiser(self.module, self._config.train)
+        batch |= self._made_up(num_samples)
+        with torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None):
+            loss: torch.Tensor = self.module(batch)["loss"].float().mean()
+        return self._scaler.scale(loss)
+
+    def descend(self) -> None:
+        """As the loop does: clip, wait for the gradients' norm, step."""
+        assert self.module is not None
+        assert self.optimizer is not None
+        trained = [each for each in self.module.parameters() if each.grad is not None]
+        self._scaler.unscale_(self.optimizer)
+        most = self._config.train.clip_norm
+        gradients = [each.grad for each in trained if each.grad is not None]
+        norm = nn.utils.clip_grad_norm_(trained, most) if most else nn.utils.get_total_norm(gradients)
+        norm.item()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+
+    def _made_up(self, num_samples: int) -> dict[str, torch.Tensor]:
+        needs = self._trainable.needs()
+        text = torch.arange(TEXT_TOKENS, device=self._device).expand(num_samples, -1)
+        found = {name: text for name, need in needs.items() if need.kind == TEXT}
+        if any(need.kind == LABELS for need in needs.values()):
+            found[LABELS_NAME] = torch.arange(num_samples, device=self._device) % _NUM_CLASSES
+        return found
+
+    def _built(self, batch: Mapping[str, torch.Tensor]) -> nn.Module:
+        needs = self._trainable.needs()
+        infos: dict[str, InputInfo] = {}
+        for name, (resolved, layers) in self._sources.items():
+            for entry, _ in _entries(needs[name], name, layers):
+                infos[entry] = info = self._info(name, resolved, tuple(batch[entry].shape[1:]))
+                infos.setdefault(name, info)
+        for name, need in needs.items():
+            if need.kind == TEXT:
+                infos[name] = InputInfo(row_shape=(TEXT_TOKENS,), dtype="int64")
+            elif need.kind == LABELS:
+                infos[name] = InputInfo(row_shape=(), dtype="int64", num_classes=_NUM_CLASSES)
+        module = self._trainable.build(infos, _SEED).to(self._device)
+        choose_parts(module, self._trainable, self._config.train)
+        if self._config.train.compile:
+            module.compile()
+        return module.train()
+
+    def _info(self, name: str, resolved: Resolved, row_shape: tuple[int, ...]) -> InputInfo:
+        weights = self._config.inputs.get(name, InputChoice()).weights or resolved.request.weights
+        document, dtype = resolved.recipe.document, resolved.features[0].dtype
+        return InputInfo(row_shape=row_shape, dtype=dtype, recipe=document, weights=weights)
+
+
+def _sources(
+    config: TrainConfig, needs: Mapping[str, Need], resolutions: Sequence[Resolution]
+) -> dict[str, tuple[Resolved, tuple[str, ...]]]:
+    """The encoder and its layers for each need that is of features. Raises UsageError."""
+    given = {resolution.extractor.name: resolution.each[-1] for resolution in resolutions}
+    choices = {name: config.inputs.get(name, InputChoice()) for name in needs}
+    named = {name: choices[name].encoder or need.encoder for name, need in needs.items() if need.kind == FEATURES}
+    left = [encoder for encoder in given if encoder not in named.values()]
+    found = {}
+    for name, wanted in named.items():
+        encoder = wanted if wanted is not None or len(left) != 1 else left[0]
+        if encoder not in given:
+            which = f"of {wanted!r}{nearest(wanted, given)}" if wanted else f"of one of {', '.join(given)}"
+            raise UsageError(
+                f"{config.kind} needs {needs[name].what} {which}: give that encoder, or say which one it is by "
+                f"[inputs.{name}] encoder"
+            )
+        asked = needs[name].layers or tuple(filter(None, [choices[name].layer]))
+        found[name] = (
+            given[encoder],
+            _checked(given[encoder], asked, choices[name].pool or needs[name].pool, needs[name]),
+        )
+    unread = [encoder for encoder in given if encoder not in [each.extractor.name for each, _ in found.values()]]
+    if unread:
+        raise UsageError(f"{config.kind} reads nothing of {', '.join(unread)} under these settings: leave it out")
+    return found
+
+
+def _checked(resolved: Resolved, asked: tuple[str, ...], pool: str | None, need: Need) -> tuple[str, ...]:
+    """The layers that a need reads. Raises UsageError where other features were asked for than those."""
+    name, features = resolved.extractor.name, resolved.features
+    layers = [feature.layer for feature in features]
+    if pool is not None and features[0].pool != pool:
+        raise UsageError(
+            f"{need.what} are with pooling {pool!r}, and {name} has {features[0].pool!r}: --pool {name}={pool}"
+        )
+    if asked and set(asked) != set(layers):
+        raise UsageError(f"{need.what} are other layers than {', '.join(layers)}: --layers {name}={','.join(asked)}")
+    if len(layers) > 1 and not asked:
+        raise UsageError(f"{need.what} are one layer, and {name} has {', '.join(layers)}: --layers {name}={layers[-1]}")
+    return asked or tuple(layers)
+
+
+def _entries(need: Need, name: str, layers: Sequence[str]) -> list[tuple[str, str]]:
+    """What each layer is called in a batch."""
+    return [(f"{name}/{layer}" if need.layers else name, layer) for layer in layers]
