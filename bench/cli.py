@@ -92,7 +92,7 @@ def profile(
         str,
         typer.Option(
             metavar="linear|CONFIG.toml|PATH.py:FACTORY",
-            help="What trains on what the encoders give; the model of a configuration of `fovbench train`, or one's own.",
+            help="What trains on what the encoders give: a linear head, `fovbench train`'s model, or one's own.",
         ),
     ] = "linear",
     cached: Annotated[

@@ -36,6 +36,9 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     else:
         os.environ.setdefault(_variable, "2")
 
+# As the commands have it: OpenMP's threads wait asleep, or training steps beside other tests take many times as long.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 # Where tests run in the background SIGINT may be ignored, which processes that they start would inherit.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

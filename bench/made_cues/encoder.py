@@ -38,8 +38,7 @@ class Block(nn.Module):
         q, k, v = (normed @ self.qkv).unflatten(-1, (3, NUM_HEADS, -1)).permute(2, 0, 3, 1, 4)
         x = x + functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2) @ self.out
         inner = functional.gelu(functional.layer_norm(x, (WIDTH,)) @ self.inner)
-        tokens: torch.Tensor = TOKEN_SCALE * (x + inner @ self.outer)
-        return tokens
+        return TOKEN_SCALE * (x + inner @ self.outer)
 
 
 class CueEncoder(nn.Module):
@@ -67,7 +66,8 @@ class CueEncoder(nn.Module):
         marked = (cells[..., CELL_SIDE // 2, CELL_SIDE // 2].mean(dim=-1, keepdim=True) + 1) / 2
         embedded = colour @ self.colour + MARKER_SCALE * marked @ self.marker
         with_class = functional.pad(embedded, (0, 0, 1, 0))  # the class token is its position alone
-        return self.tokens(with_class + self.positions)
+        tokens: torch.Tensor = self.tokens(with_class + self.positions)
+        return tokens
 
 
 def _drawn(drawn: np.random.Generator, rows: int, columns: int, scale: float | None = None) -> nn.Parameter:

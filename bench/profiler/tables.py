@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fovcache.console import human_bytes
 
@@ -102,6 +103,16 @@ def what_if_table(predicted: Sequence[WhatIf]) -> Table:
         columns=(*columns, "not measured") if is_told else columns,
         rows=tuple(rows),
     )
+
+
+def peak_memory(memory: Mapping[str, Any]) -> str:
+    """Of `Profile.memory`: of the process, and of torch's allocations on the device where it has memory of its own."""
+    own, device = memory["host"].get("own_peak_bytes"), memory["device"]
+    said = f"the process {human_bytes(own) if own else 'unknown'} of {human_bytes(memory['host']['total_bytes'])}"
+    peak = device.get("peak_allocated_bytes")
+    if not isinstance(peak, int):
+        return said
+    return f"{said}; the device {human_bytes(peak)} of {human_bytes(device['total_bytes'])}, by torch's allocator"
 
 
 def millis(seconds: float) -> str:

@@ -173,7 +173,8 @@ def train(
         plan = _planned(loop, trainer, batches, gauges, settings, processes, folder, started)
         if plan is not None:
             loop.plan = asdict(plan)
-            how.on_plan(plan)
+            if processes.is_first:
+                how.on_plan(plan)
     if how.plan_only:
         return _result(loop, trainer, feed, gauges, named, parameters, (STOPPED, "planned, not trained"), 0.0)
 

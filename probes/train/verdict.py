@@ -197,8 +197,8 @@ def _diagnostics(runs: Sequence[Run], task: str) -> Iterator[Condition]:
         name="diagnostic, biased: coarse/fine within the base",
         holds=None,
         said=f"coarse/fine = {mean:.4f} within one model over {len(ratios)} seed{'' if len(ratios) == 1 else 's'} of "
-        f"the {task} task; a model that is trained for its fine mode has a ratio above 1 where a fine look cannot help, "
-        "too",
+        f"the {task} task; a model that is trained for its fine mode has a ratio above 1 also where a fine look cannot "
+        "help",
         mean=mean,
         ci=None if found is None else (math.exp(found.low), math.exp(found.high)),
         neutral=1.0,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fovcache.bench.peers import random_rows, reading, resident_epoch
+from fovcache.bench.peers import random_rows, reading, resident_epoch, train_loop
 from fovcache.bench.peers.comparison import Comparison
 from fovcache.bench.peers.synthetic import write_features
 
@@ -34,6 +34,14 @@ def test_resident_epoch(tmp_path: Path) -> None:
     features = write_features(tmp_path, rows, num_classes=len(rows))
     comparison = resident_epoch.measure(features, batch=256, rounds=ROUNDS, device="cpu", epochs=3)
     _check(comparison, num_bars=2, at_most=DATALOADER_BAR_ON_CPU)
+
+
+def test_the_training_loop_beside_a_bare_one() -> None:
+    _check(train_loop.measure(rounds=ROUNDS, steps=30, batch=64, threads=1), num_bars=1)
+
+
+def test_training_over_a_cache_waits_for_no_batches(tmp_path: Path) -> None:
+    _check(train_loop.measure_waiting(tmp_path, rounds=ROUNDS, steps=30, threads=1, clips=1000), num_bars=1)
 
 
 def _check(comparison: Comparison, *, num_bars: int, at_most: float = math.inf) -> None:
