@@ -65,15 +65,17 @@ class Trainer:
         self._num_left_out = 0
         self._is_checked = False
         self.optimizer = make_optimiser(module, settings)
+        kept = module.state_dict(keep_vars=True).values()
+        self._buffers = [each for each in kept if isinstance(each, torch.Tensor) and not isinstance(each, nn.Parameter)]
         if self._accelerator.ddp_handler is not None:
             self._accelerator.ddp_handler.find_unused_parameters = has_unused
+            # What no state dict holds never changes, and can be large: a frozen encoder's layers.
+            self._accelerator.ddp_handler.broadcast_buffers = bool(self._buffers)
         self._wrapped = self._accelerator.prepare_model(module)
         self._accelerator.prepare_optimizer(self.optimizer)  # so that clipping knows of the loss scale
         if settings.compile:
             module.compile()  # in place: parameters keep their names
         self._trained = [each for each in module.parameters() if each.requires_grad]
-        kept = module.state_dict(keep_vars=True).values()
-        self._buffers = [each for each in kept if isinstance(each, torch.Tensor) and not isinstance(each, nn.Parameter)]
         module.train()
 
     # Steps

@@ -169,14 +169,16 @@ def train_toy(
     feed: ToyFeed | None = None,
     seed: int = 0,
     how: How | None = None,
+    device: str = "cpu",
     **changes: Any,
 ) -> Run:
     """A run in `folder`; `changes` are of the settings."""
     settings = dataclasses.replace(settings, **changes)
     toy = Toy() if toy is None else toy
     with ExitStack() as stack:
-        processes = stack.enter_context(open_processes(settings, "cpu"))
+        processes = stack.enter_context(open_processes(settings, device))
         feed = feed or ToyFeed(settings, seed=seed, rank=processes.rank, num_ranks=processes.num)
+        feed.x, feed.y = feed.x.to(processes.device), feed.y.to(processes.device)
         document = {f"model.{name}": each for name, each in toy.document().items()}
         document |= {f"train.{name}": each for name, each in dataclasses.asdict(settings).items()}
         how = How(with_plan=False) if how is None else how

@@ -39,6 +39,10 @@ def make():
 LATENT = NET.replace("self.top = nn.Conv2d(16, 16, 5)", "self.latent = nn.Conv2d(16, 4, 5)").replace(
     "self.top(", "self.latent("
 )
+GRID = NET.replace("self.stem = nn.Conv2d(3, 16, 5)", "self.stem = nn.Conv2d(3, 24, 8, stride=8)").replace(
+    "self.top = nn.Conv2d(16, 16, 5)", "self.top = nn.Linear(24, 24)"
+)
+GRID = GRID.replace("self.stem(x)", "self.stem(x).flatten(2).transpose(1, 2)")
 NUM_URLS = 40
 
 
@@ -193,6 +197,61 @@ def test_stills_with_a_model_of_ones_own(
     status, document, _ = profile(make_images(tmp_path / "images", 5, size=40), "--model", f"{model}:make")
     assert status == 0
     assert check(document)["decode"]["name"] == "image decode (pillow)"
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Path:
+    """A configuration of `fovbench train`."""
+    path = tmp_path / "train.toml"
+    path.write_text(
+        'cache = "features"\n[model]\nkind = "foveated"\nsize = "tiny"\nheads = ["reconstruction", "caption"]\n'
+        '[inputs.latents]\nencoder = "latent.py:make"\n[train]\nprecision = "bf16"\n'
+    )
+    return path
+
+
+@pytest.fixture
+def grid(write_encoder: Callable[..., str], tmp_path: Path, vae: str) -> list[str]:
+    """Options for what the configuration's model needs: tokens of frames, and latents."""
+    encoder = write_encoder(tmp_path / "encoders", GRID, name="grid.py")
+    return ["--encoder", encoder, "--vae", vae, "--layers", "top,latent", "--pool", "tokens"]
+
+
+def test_the_model_of_a_training_configuration(
+    profile: Callable[..., Any], folder: Path, grid: list[str], training: Path
+) -> None:
+    status, document, _ = profile(folder, *grid, "--model", training, "--verify", named=False)
+    assert status == 0
+    assert list(check(document))[-5:] == ["vae_encode", "encode", "forward", "backward", "optimise"]
+    assert document["predicted"]["cached_all"]["measured"]["n"] >= 20
+    assert document["settings"]["trainable"]["name"] == "foveated"
+    assert document["settings"]["precision"] == "bf16"
+
+
+def test_training_on_a_cache(profile: Callable[..., Any], folder: Path, grid: list[str], training: Path) -> None:
+    status, document, said = profile(folder, *grid, "--model", training, "--cached", named=False)
+    assert status == 0
+    assert list(check(document)) == ["load", "forward", "backward", "optimise"]
+    assert document["settings"]["is_cached"]
+    assert not {"cached_latents", "cached_features", "cached_all"} & document["predicted"].keys()
+    assert "memory at its peak: the process" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--vae", "pixels"], "the frames' VAE latents of 'latent.py:make', expected"),
+        (["--encoder", "pixels"], "the encoder's final tokens of one of grid.py:make, pixels, latent.py:make"),
+        (["--layers", "stem"], "are one layer, and grid.py:make has stem, top: --layers grid.py:make=top"),
+        (["--pool", "mean"], "has 'mean': --pool grid.py:make=tokens"),
+    ],
+)
+def test_encoders_that_do_not_give_what_a_configured_model_needs(
+    profile: Callable[..., Any], folder: Path, grid: list[str], training: Path, options: list[str], words: str
+) -> None:
+    status, _, said = profile(folder, *grid, *options, "--model", training, named=False)
+    assert (status, words in said) == (2, True), said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from fovcache.probes.train.feed import FeedBatch
 from fovcache.probes.train.log import read_log
 from fovcache.probes.train.processes import open_processes
 from fovcache.probes.train.result import DONE, FAILED, STOPPED, Plan, Run, read_run
-from fovcache.probes.train.run import How, train_run
+from fovcache.probes.train.run import How
 
 GO_ON = How(with_plan=False, resume=True)
 
@@ -368,6 +368,3 @@ def test_identity_holds_what_decides_the_run(whole: tuple[Path, Run]) -> None:
 def test_there_are_as_few_validation_samples_as_processes(tmp_path: Path) -> None:
     settings = dataclasses.replace(SETTINGS, validation_samples=1)
     assert train_toy(tmp_path, settings, samples=8).state == DONE
-
-
-assert train_run  # the same on a configuration's feed, tested with the caches
