@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fovcache.builder.request import Resolution, Resolved
-from fovcache.errors import UsageError, nearest
+from fovcache.errors import UsageError
 from fovcache.probes.train.audit import choose_parts
 from fovcache.probes.train.config import InputChoice, TrainConfig, read_cell, read_top
 from fovcache.probes.train.opening import LABELS_NAME
@@ -85,19 +85,23 @@ class ConfiguredTrainee(Trainee):
             found[LABELS_NAME] = torch.arange(num_samples, device=self._device) % _NUM_CLASSES
         return found
 
-    def _built(self, batch: Mapping[str, torch.Tensor]) -> nn.Module:
+    def infos(self, batch: Mapping[str, torch.Tensor]) -> dict[str, InputInfo]:
+        """What the model is built for, by the rows of a batch."""
         needs = self._trainable.needs()
-        infos: dict[str, InputInfo] = {}
+        found: dict[str, InputInfo] = {}
         for name, (resolved, layers) in self._sources.items():
             for entry, _ in _entries(needs[name], name, layers):
-                infos[entry] = info = self._info(name, resolved, tuple(batch[entry].shape[1:]))
-                infos.setdefault(name, info)
+                found[entry] = info = self._info(name, resolved, tuple(batch[entry].shape[1:]))
+                found.setdefault(name, info)
         for name, need in needs.items():
             if need.kind == TEXT:
-                infos[name] = InputInfo(row_shape=(TEXT_TOKENS,), dtype="int64")
+                found[name] = InputInfo(row_shape=(TEXT_TOKENS,), dtype="int64")
             elif need.kind == LABELS:
-                infos[name] = InputInfo(row_shape=(), dtype="int64", num_classes=_NUM_CLASSES)
-        module = self._trainable.build(infos, _SEED).to(self._device)
+                found[name] = InputInfo(row_shape=(), dtype="int64", num_classes=_NUM_CLASSES)
+        return found
+
+    def _built(self, batch: Mapping[str, torch.Tensor]) -> nn.Module:
+        module = self._trainable.build(self.infos(batch), _SEED).to(self._device)
         choose_parts(module, self._trainable, self._config.train)
         if self._config.train.compile:
             module.compile()
@@ -121,7 +125,7 @@ def _sources(
     for name, wanted in named.items():
         encoder = wanted if wanted is not None or len(left) != 1 else left[0]
         if encoder not in given:
-            which = f"of {wanted!r}{nearest(wanted, given)}" if wanted else f"of one of {', '.join(given)}"
+            which = f"of {wanted!r}, and there is {', '.join(given)}" if wanted else f"of one of {', '.join(given)}"
             raise UsageError(
                 f"{config.kind} needs {needs[name].what} {which}: give that encoder, or say which one it is by "
                 f"[inputs.{name}] encoder"
@@ -138,17 +142,18 @@ def _sources(
 
 
 def _checked(resolved: Resolved, asked: tuple[str, ...], pool: str | None, need: Need) -> tuple[str, ...]:
-    """The layers that a need reads. Raises UsageError where other features were asked for than those."""
-    name, features = resolved.extractor.name, resolved.features
-    layers = [feature.layer for feature in features]
-    if pool is not None and features[0].pool != pool:
-        raise UsageError(
-            f"{need.what} are with pooling {pool!r}, and {name} has {features[0].pool!r}: --pool {name}={pool}"
-        )
-    if asked and set(asked) != set(layers):
-        raise UsageError(f"{need.what} are other layers than {', '.join(layers)}: --layers {name}={','.join(asked)}")
+    """The layers that a need reads. Raises UsageError where those were not asked for."""
+    name, option = resolved.extractor.name, resolved.request.encoder
+    layers = [feature.layer for feature in resolved.features]
+    found = resolved.features[0].pool
+    if pool is not None and found != pool:
+        raise UsageError(f"{need.what} are with pooling {pool!r}, and {name} has {found!r}: --pool {option}={pool}")
+    if not set(asked) <= set(layers):
+        said = f"{need.what} are {', '.join(asked)}, and {name} has {', '.join(layers)}"
+        raise UsageError(f"{said}: --layers {option}={','.join(asked)}")
     if len(layers) > 1 and not asked:
-        raise UsageError(f"{need.what} are one layer, and {name} has {', '.join(layers)}: --layers {name}={layers[-1]}")
+        said = f"{need.what} are one layer, and {name} has {', '.join(layers)}"
+        raise UsageError(f"{said}: --layers {option}={layers[-1]}")
     return asked or tuple(layers)
 
 

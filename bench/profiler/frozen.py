@@ -47,8 +47,8 @@ class ProfileRequest:
     vaes: frozenset[str] = frozenset()
     """Which of them are VAEs: their time has a row of its own."""
     model: str = LINEAR
-    """What trains: LINEAR; a configuration of `fovbench train`, `PATH.toml`; or `PATH.py:FACTORY` of a module that takes
-    `{encoder: rows [samples, features]}` and returns its loss."""
+    """What trains: LINEAR; the model of a configuration of `fovbench train`, `PATH.toml`; or `PATH.py:FACTORY` of a
+    module that takes `{encoder: rows [samples, features]}` and returns its loss."""
     is_cached: bool = False
     """Whether all encoders' rows come out of a cache, which is built for it, instead of being computed."""
     num_samples: int = NUM_SAMPLES

@@ -57,6 +57,12 @@ class OrderedFeed(ABC):
         """See Feed."""
         return self._opened.sets.validation_hash
 
+    def uris(self, keys: np.ndarray) -> list[str]:
+        """Where samples of these keys, uint8 [n, 32], stand in their sources."""
+        of_key = {key.tobytes(): at for at, key in enumerate(self._keys)}
+        positions = self._opened.sets.used[[of_key[key.tobytes()] for key in keys]]
+        return [str(uri) for uri in self._opened.table.texts("uri", positions)]
+
     @property
     def notes(self) -> tuple[str, ...]:
         """See Feed: nothing."""

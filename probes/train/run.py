@@ -77,6 +77,13 @@ def train_run(
     """
     started = time.perf_counter()
     check_trackers(config.train.trackers)
+    if config.train.warmup_samples >= config.train.samples:
+        logger.warning(
+            "warmup_samples is %d and samples %d: the learning rate never reaches %g",
+            config.train.warmup_samples,
+            config.train.samples,
+            config.train.learning_rate,
+        )
     trainable = config.trainable()
     with ExitStack() as stack:
         processes = stack.enter_context(open_processes(config.train, config.device))

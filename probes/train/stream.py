@@ -26,7 +26,7 @@ from fovcache.fetch.reasons import Reason
 from fovcache.loaders.order import epoch_order
 from fovcache.maintain.catalog import Catalog
 from fovcache.sources.address import shown_uri
-from fovcache.sources.braces import expand_braces
+from fovcache.sources.spec import parse_source
 from fovcache.store.dataset import read_table
 from fovcache.store.refs import find_ref
 from fovcache.trainable import LABELS, InputInfo, Need
@@ -36,6 +36,7 @@ from .config import TrainConfig
 from .feed import ORDER_VERSION, FeedBatch
 from .opening import OpenedInputs, open_inputs
 from .sets import TrainSets
+from .sources import absolute_source
 from .used_keys import UsedKeys
 from .window import DATASET, Piece, Requests, RollingWindow
 
@@ -243,6 +244,10 @@ class StreamFeed:
                     "classes of the validation set; names are numbered by what a source has, and would change with it"
                 )
 
+    def uris(self, keys: np.ndarray) -> list[str]:
+        """Where validation samples of these keys stand in their sources."""
+        return self._validation.uris(keys)
+
     def validation_batches(self) -> Iterator[FeedBatch]:
         """See Feed."""
         return self._validation.validation_batches()
@@ -296,14 +301,13 @@ def _joined(parts: Sequence[FeedBatch]) -> FeedBatch:
 
 
 def _pieces(source: str, folder: Path) -> list[str]:
-    """The sources that a text stands for, a tar shard or a URL each; relative paths start at the configuration's."""
-    from fovcache.sources.spec import parse_source
+    """The sources that a text stands for: each tar shard, folder, file or URL of it, or a manifest or list as a whole.
 
-    if "://" in source:
-        return expand_braces(source)
-    path = source if Path(source).is_absolute() else str(folder.absolute() / source)
-    spec = parse_source(path)
-    return [str(each) for each in spec.paths]
+    Raises SourceError for one that names nothing.
+    """
+    text = absolute_source(source, folder)
+    spec = parse_source(text)
+    return [str(each) for each in spec.urls or (spec.paths if spec.kind == "files" else ())] or [text]
 
 
 def _requests(opened: OpenedInputs) -> Requests:

@@ -238,23 +238,6 @@ def test_training_on_a_cache(profile: Callable[..., Any], folder: Path, grid: li
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--vae", "pixels"], "the frames' VAE latents of 'latent.py:make', expected"),
-        (["--encoder", "pixels"], "the encoder's final tokens of one of grid.py:make, pixels, latent.py:make"),
-        (["--layers", "stem"], "are one layer, and grid.py:make has stem, top: --layers grid.py:make=top"),
-        (["--pool", "mean"], "has 'mean': --pool grid.py:make=tokens"),
-    ],
-)
-def test_encoders_that_do_not_give_what_a_configured_model_needs(
-    profile: Callable[..., Any], folder: Path, grid: list[str], training: Path, options: list[str], words: str
-) -> None:
-    status, _, said = profile(folder, *grid, *options, "--model", training, named=False)
-    assert (status, words in said) == (2, True), said
-    assert len(said.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
     ("body", "stage", "words"),
     [
         ("raise ValueError('no such thing')", "forward", "ValueError: no such thing"),

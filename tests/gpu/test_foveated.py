@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from toy_training import SETTINGS as RECIPE
+from toy_training import ToyFeed
 
 from fovcache.models.foveated.model import make
+from fovcache.probes.train.feed import FeedBatch
+from fovcache.probes.train.processes import open_processes
+from fovcache.probes.train.trainer import Trainer
 from fovcache.trainable import InputInfo
 
 pytestmark = pytest.mark.needs_cuda
@@ -68,3 +75,18 @@ def test_it_learns_under_autocast() -> None:
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in values.values())
     values["loss"].mean().backward()
     assert not [name for name, each in module.named_parameters() if each.grad is None]
+
+
+def test_steps_in_bfloat16_descend() -> None:
+    settings = replace(
+        RECIPE, precision="bf16", batch_size=3, learning_rate=1e-3, warmup_samples=0, schedule="constant"
+    )
+    rows = {name: (each.bfloat16() if each.is_floating_point() else each).to("cuda") for name, each in batch().items()}
+    step = FeedBatch(tensors=rows, keys=np.zeros((3, 32), np.uint8))
+    with open_processes(settings, "cuda") as processes:
+        module = make(SETTINGS).build(INFOS, 0).to(processes.device)
+        trainer = Trainer(module, ToyFeed(settings), settings, processes)
+        records = [trainer.step(step) for _ in range(30)]
+    assert records[-1].values["loss"] < 0.8 * records[0].values["loss"]
+    assert not any(record.was_left_out for record in records)
+    assert {each.dtype for each in module.parameters()} == {torch.float32}
