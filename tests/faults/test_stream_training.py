@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from fovcache.errors import SelectionError, UsageError
 from fovcache.probes.train.config import DataChoice, InputChoice, TrainConfig
 from fovcache.probes.train.feed import FeedBatch
 from fovcache.probes.train.feeds import open_feed
+from fovcache.probes.train.run import train_run
 from fovcache.probes.train.settings import TrainSettings
 from fovcache.probes.train.stream import StreamFeed
 from fovcache.trainable import FEATURES, LABELS, Need
@@ -208,3 +210,24 @@ def test_several_processes_are_refused(opened: Open, served: str, tmp_path: Path
         open_feed(
             replace(feed._config), NEEDS, seed=0, device=torch.device("cpu"), num_ranks=2, folder=tmp_path / "other"
         )
+
+
+def test_a_run_that_lost_its_end_is_taken_up_to_the_same_bits(opened: Open, served: str, tmp_path: Path) -> None:
+    config = opened(served)._config
+    settings = replace(SETTINGS, samples=192, checkpoint_every=64, evaluate_every=64, keep=9)
+    config = replace(config, model={"target": "labels"}, inputs={}, train=settings, device="cpu")
+    whole = train_run(config, tmp_path / "whole", seed=0)
+    assert whole.state == "done"
+    assert any("the window held at most" in event for event in whole.events)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    _, *later = sorted((tmp_path / "cut" / "checkpoints").iterdir())
+    for folder in later:
+        shutil.rmtree(folder)
+    (tmp_path / "cut" / "run.json").unlink()
+    again = train_run(config, tmp_path / "cut", seed=0, resume=True)
+    assert (again.state, again.num_resumed, again.final) == ("done", 1, whole.final)
+    name = f"checkpoints/{later[-1].name}/model.safetensors"
+    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    used = (tmp_path / "cut" / "used-keys.bin").read_bytes()
+    keys_used = [used[at : at + 32] for at in range(0, len(used), 32)]
+    assert len(keys_used) == len(set(keys_used))
