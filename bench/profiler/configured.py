@@ -108,7 +108,10 @@ class ConfiguredTrainee(Trainee):
         return module.train()
 
     def _info(self, name: str, resolved: Resolved, row_shape: tuple[int, ...]) -> InputInfo:
-        weights = self._config.inputs.get(name, InputChoice()).weights or resolved.request.weights
+        weights = self._config.inputs.get(name, InputChoice()).weights
+        if weights is not None and (self._config.folder / weights).exists():
+            weights = str(self._config.folder / weights)
+        weights = weights or resolved.request.weights
         document, dtype = resolved.recipe.document, resolved.features[0].dtype
         return InputInfo(row_shape=row_shape, dtype=dtype, recipe=document, weights=weights)
 

@@ -183,7 +183,7 @@ def _settings(request: ProfileRequest, pipeline: FrozenPipeline, workload: Workl
             for feature in resolution.each[-1].features
         ],
         **{name: value for name, value in encoders.common.items() if value is not None},
-        "model": request.model,
+        "model": _named(request.model),
         **pipeline.trainee.settings(),
         "is_cached": request.is_cached,
         "batch_size": workload.batch_size,
@@ -193,9 +193,9 @@ def _settings(request: ProfileRequest, pipeline: FrozenPipeline, workload: Workl
     }
 
 
-def _named(weights: str) -> str:
-    """Without the folder, which is of this machine."""
-    return weights if weights.startswith("random:") or not Path(weights).exists() else Path(weights).name
+def _named(given: str) -> str:
+    """Of a file or folder its name alone: where it lies is of this machine."""
+    return given if given.startswith("random:") or not Path(given).exists() else Path(given).name
 
 
 def _unreadable(pipeline: FrozenPipeline) -> list[dict[str, Any]]:

@@ -194,7 +194,7 @@ def _diagnostics(runs: Sequence[Run], task: str) -> Iterator[Condition]:
     found = mean_interval([math.log(ratio) for ratio in ratios]) if len(ratios) > 1 else None
     mean = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
     yield Condition(
-        name="diagnostic, biased: coarse/fine within the base",
+        name=f"diagnostic, biased: coarse/fine within the base, {task} task",
         holds=None,
         said=f"coarse/fine = {mean:.4f} within one model over {len(ratios)} seed{'' if len(ratios) == 1 else 's'} of "
         f"the {task} task; a model that is trained for its fine mode has a ratio above 1 also where a fine look cannot "

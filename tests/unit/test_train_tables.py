@@ -19,7 +19,7 @@ def test_every_table_has_its_rows() -> None:
     assert tables["Arms"].rows[-1] == ("control task", 'dataset = "global" (the main task: "cue")')
     conditions = tables["Verdict"].rows
     assert [row[1] for row in conditions] == ["yes"] * 5 + ["–"]
-    assert conditions[-1][0] == "diagnostic, biased: coarse/fine within the base"
+    assert conditions[-1][0] == "diagnostic, biased: coarse/fine within the base, main task"
     control = tables["The same comparison on the negative control"].rows
     assert [row[1] for row in control] == ["no", "yes", "–"]
     parts = [row[1] for row in tables["Parameters, audited before training"].rows]
