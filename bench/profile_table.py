@@ -14,7 +14,7 @@ _MAX_FAILURES = 10
 
 def print_profile(output: Output, profile: Profile) -> None:
     """Tables, the bottleneck, the advice, and what went wrong."""
-    from .profiler.tables import peak_memory, tables
+    from .profiler.tables import machine_lines, tables
 
     for table in tables(profile):
         output.table(table.title, table.columns, table.rows)
@@ -29,11 +29,8 @@ def print_profile(output: Output, profile: Profile) -> None:
         output.line(f"failed {failure['n']}×: {failure['uri']}: {failure['stage']}: {failure['reason']}")
     if len(profile.failures) > _MAX_FAILURES:
         output.line(f"and {len(profile.failures) - _MAX_FAILURES} more; all in --json")
-    if profile.memory:
-        output.line(f"memory at its peak: {peak_memory(profile.memory)}")
-    for what, absent in (("GPU", profile.gpu.get("absent")),):
-        if absent:
-            output.line(f"{what}: {absent}")
+    for line in machine_lines(profile):
+        output.line(line)
     for what, made in profile.recordings.items():
         output.line(f"{what}: {made['file']}")
     for warning in profile.warnings:

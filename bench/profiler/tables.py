@@ -105,14 +105,9 @@ def what_if_table(predicted: Sequence[WhatIf]) -> Table:
     )
 
 
-def peak_memory(memory: Mapping[str, Any]) -> str:
-    """Of `Profile.memory`: of the process, and of torch's allocations on the device where it has memory of its own."""
-    own, device = memory["host"].get("own_peak_bytes"), memory["device"]
-    said = f"the process {human_bytes(own) if own else 'unknown'} of {human_bytes(memory['host']['total_bytes'])}"
-    peak = device.get("peak_allocated_bytes")
-    if not isinstance(peak, int):
-        return said
-    return f"{said}; the device {human_bytes(peak)} of {human_bytes(device['total_bytes'])}, by torch's allocator"
+def machine_lines(profile: Profile) -> tuple[str, ...]:
+    """Memory at its peak, and what NVML says of the GPU, in sentences; what was not counted is left out."""
+    return tuple(filter(None, (_memory_line(profile.memory), _gpu_line(profile.gpu))))
 
 
 def millis(seconds: float) -> str:
@@ -136,6 +131,24 @@ def times(factor: float) -> str:
     """With three digits that count: `1.25×`, `34.4×`, `3,437×`."""
     digits = 2 if factor < 10 else 1 if factor < 100 else 0
     return f"{factor:,.{digits}f}×"
+
+
+def _memory_line(memory: Mapping[str, Any]) -> str:
+    own, device = memory.get("host", {}).get("own_peak_bytes"), memory.get("device", {})
+    peak = device.get("peak_allocated_bytes")
+    said = [f"the process {human_bytes(own)} of {human_bytes(memory['host']['total_bytes'])}"] if own else []
+    if isinstance(peak, int):
+        said.append(f"the device {human_bytes(peak)} of {human_bytes(device['total_bytes'])}, by torch's allocator")
+    return f"memory at its peak: {'; '.join(said)}" if said else ""
+
+
+def _gpu_line(gpu: Mapping[str, Any]) -> str:
+    if "absent" in gpu:
+        return f"GPU: {gpu['absent']}"
+    share = gpu.get("kernel_active_share", {}).get("mean")
+    if share is None:
+        return ""
+    return f"GPU: any kernel ran {share:.0%} of the overlapped run, by NVML, which does not tell how full the GPU was"
 
 
 def _stage_row(stage: StageTimes) -> tuple[str, ...]:

@@ -144,7 +144,7 @@ def full_profile() -> Profile:
                 "total_bytes": 25_757_220_864,
                 "headroom_bytes": 9_842_000_000,
             },
-            "host": {"peak_rss_bytes": 4_211_081_216},
+            "host": {"own_peak_bytes": 4_211_081_216, "total_bytes": 67_108_864_000},
         },
         gpu={
             "name": "NVIDIA GeForce RTX 4090",

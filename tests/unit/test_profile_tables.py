@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from example_profiles import full_profile
 from made_profiles import overlapped_run, serial_run, times, what_if
 
 from fovcache.bench.profiler.result import Measured, Profile
-from fovcache.bench.profiler.tables import Table, millis, stage_table, tables, what_if_table
+from fovcache.bench.profiler.tables import Table, machine_lines, millis, stage_table, tables, what_if_table
 from fovcache.bench.profiler.tables import times as factor
 
 STAGES = (
@@ -95,3 +96,13 @@ def test_milliseconds_have_digits_that_count(seconds: float, text: str) -> None:
 
 def test_factors_have_digits_that_count() -> None:
     assert [factor(each) for each in (1.0, 1.254, 34.36, 3436.9)] == ["1.00×", "1.25×", "34.4×", "3,437×"]
+
+
+def test_memory_and_the_gpu_are_told_for_what_they_are() -> None:
+    assert machine_lines(full_profile()) == (
+        "memory at its peak: the process 3.9 GiB of 62.5 GiB; the device 13.0 GiB of 24.0 GiB, by torch's allocator",
+        "GPU: any kernel ran 74% of the overlapped run, by NVML, which does not tell how full the GPU was",
+    )
+    assert machine_lines(Profile(environment={}, settings={}, warmup_dropped=0, stages=())) == ()
+    absent = Profile(environment={}, settings={}, warmup_dropped=0, stages=(), gpu={"absent": "no GPU"})
+    assert machine_lines(absent) == ("GPU: no GPU",)
