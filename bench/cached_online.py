@@ -29,15 +29,15 @@ import torch
 
 from fovcache.cache import Cache, open_cache
 from fovcache.errors import UsageError
-from fovcache.probes.train.audit import choose_parts
 from fovcache.probes.train.config import CACHED, ONLINE, DataChoice, InputChoice, TrainConfig
 from fovcache.probes.train.feed import Feed, FeedBatch
-from fovcache.probes.train.feeds import open_feed
-from fovcache.probes.train.online import open_online
-from fovcache.probes.train.processes import Processes, open_processes
-from fovcache.probes.train.random_states import seed_all
+from fovcache.probes.train.feeds.kinds import open_feed
+from fovcache.probes.train.feeds.online import open_online
+from fovcache.probes.train.saving.random_states import seed_all
 from fovcache.probes.train.settings import TrainSettings
-from fovcache.probes.train.trainer import Trainer
+from fovcache.probes.train.stepping.audit import choose_parts
+from fovcache.probes.train.stepping.processes import Processes, open_processes
+from fovcache.probes.train.stepping.trainer import Trainer
 from fovcache.store.refs import find_ref
 
 from .peers.comparison import Comparison, Timing, finish

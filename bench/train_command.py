@@ -42,8 +42,8 @@ RunDevice: TypeAlias = Annotated[
 def train(options: Mapping[str, Any]) -> int:
     """Do as the command's options say, print it, and write its JSON; the exit status."""
     from fovcache.builder.request import pick_device
-    from fovcache.probes.train.suite import is_first_rank, run_suite
-    from fovcache.probes.train.suite_config import Only, read_suite_config
+    from fovcache.probes.train.suite.runs import is_first_rank, run_suite
+    from fovcache.probes.train.suite.suite_config import Only, read_suite_config
 
     from .profiler.environment import environment
 

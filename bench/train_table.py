@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def print_training(output: Output, suite: TrainSuite) -> None:
     """The tables, what they are of, and what went wrong."""
-    from fovcache.probes.train.tables import sentences, shown_tables
+    from fovcache.probes.train.suite.tables import sentences, shown_tables
 
     for table in shown_tables(suite):
         output.table(table.title, table.columns, table.rows)
@@ -24,7 +24,7 @@ def print_training(output: Output, suite: TrainSuite) -> None:
 
 def print_plans(output: Output, suite: TrainSuite, num_seeds: int, jobs: int) -> None:
     """What runs will take, and what each trains."""
-    from fovcache.probes.train.tables import arms_table, parameters_table, plan_sentences, plans_table
+    from fovcache.probes.train.suite.tables import arms_table, parameters_table, plan_sentences, plans_table
 
     for table in (plans_table(suite), arms_table(suite), parameters_table(suite)):
         if table.rows:

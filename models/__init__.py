@@ -1,4 +1,4 @@
-"""Encoders, and later VAEs and the trainable models; imports nothing but the core."""
+"""Encoders, VAEs and the models that are trained; imports nothing but the core."""
 
 if __name__ != "fovcache.models":
     raise ImportError(f"import fovcache.models, not {__name__}: this folder is a part of fovcache")

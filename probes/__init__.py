@@ -1,4 +1,4 @@
-"""Where representations' ablations, heads and their training loop will live; imports nothing but the core."""
+"""Representations' ablations, heads, and controlled training; imports nothing but the core."""
 
 if __name__ != "fovcache.probes":
     raise ImportError(f"import fovcache.probes, not {__name__}: this folder is a part of fovcache")

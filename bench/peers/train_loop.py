@@ -30,16 +30,16 @@ from fovcache.builder.progress import silent
 from fovcache.cache import open_cache
 from fovcache.models.foveated.model import make
 from fovcache.probes.train.feed import Feed, FeedBatch
-from fovcache.probes.train.feeds import open_feed
-from fovcache.probes.train.gauges import Gauges
-from fovcache.probes.train.log import RunLog
-from fovcache.probes.train.loop import Loop
-from fovcache.probes.train.processes import open_processes
-from fovcache.probes.train.schedule import learning_rate
+from fovcache.probes.train.feeds.kinds import open_feed
 from fovcache.probes.train.settings import TrainSettings
-from fovcache.probes.train.stop_signals import StopSignals
-from fovcache.probes.train.suite_config import read_suite_config
-from fovcache.probes.train.trainer import Trainer
+from fovcache.probes.train.stepping.gauges import Gauges
+from fovcache.probes.train.stepping.log import RunLog
+from fovcache.probes.train.stepping.loop import Loop
+from fovcache.probes.train.stepping.processes import open_processes
+from fovcache.probes.train.stepping.schedule import learning_rate
+from fovcache.probes.train.stepping.stop_signals import StopSignals
+from fovcache.probes.train.stepping.trainer import Trainer
+from fovcache.probes.train.suite.suite_config import read_suite_config
 from fovcache.trainable import InputInfo
 
 from ..made_cues.files import write_cues

@@ -11,10 +11,10 @@ from torch import nn
 
 from fovcache.builder.request import Resolution, Resolved
 from fovcache.errors import UsageError
-from fovcache.probes.train.audit import choose_parts
 from fovcache.probes.train.config import InputChoice, TrainConfig, read_cell, read_top
-from fovcache.probes.train.opening import LABELS_NAME
-from fovcache.probes.train.optimiser import make_optimiser
+from fovcache.probes.train.feeds.opening import LABELS_NAME
+from fovcache.probes.train.stepping.audit import choose_parts
+from fovcache.probes.train.stepping.optimiser import make_optimiser
 from fovcache.trainable import FEATURES, LABELS, TEXT, InputInfo, Need
 
 from .trainee import Outputs, Trainee

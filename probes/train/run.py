@@ -19,27 +19,27 @@ from fovcache.extract.taps import is_out_of_memory
 from fovcache.trainable import Trainable
 from fovcache.typed_json import revive
 
-from .attention import attention_maps
-from .audit import audit, choose_parts
-from .checkpoint import TrainState, last_checkpoint, load_checkpoint, read_state, rotate
 from .config import TrainConfig
 from .feed import Feed, FeedBatch
-from .feeds import open_feed
-from .gauges import Gauges
-from .identity import check_same
-from .log import RunLog, cut_log
-from .loop import Loop
+from .feeds.kinds import open_feed
 from .plan import make_plan
-from .processes import Processes, open_processes
-from .random_states import put_back_random, seed_all
 from .result import BASE, DONE, LOG_FILE, MAIN, RUN_FILE, STOPPED, ParameterGroup, Plan, Run, read_run
-from .run_files import CHECKPOINTS_FOLDER, has_run, make_run_folder, read_identity, write_identity, write_run
+from .saving.checkpoint import TrainState, last_checkpoint, load_checkpoint, read_state, rotate
+from .saving.identity import check_same
+from .saving.random_states import put_back_random, seed_all
+from .saving.run_files import CHECKPOINTS_FOLDER, has_run, make_run_folder, read_identity, write_identity, write_run
 from .settings import TrainSettings
-from .step_record import DoesNotFitError, NonFiniteError
-from .stop_signals import StopSignals
-from .trackers import Trackers, check_trackers
-from .trainer import Trainer
-from .warmup import Ahead, measure
+from .stepping.attention import attention_maps
+from .stepping.audit import audit, choose_parts
+from .stepping.gauges import Gauges
+from .stepping.log import RunLog, cut_log
+from .stepping.loop import Loop
+from .stepping.processes import Processes, open_processes
+from .stepping.step_record import DoesNotFitError, NonFiniteError
+from .stepping.stop_signals import StopSignals
+from .stepping.trackers import Trackers, check_trackers
+from .stepping.trainer import Trainer
+from .stepping.warmup import Ahead, measure
 
 logger = logging.getLogger(__name__)
 

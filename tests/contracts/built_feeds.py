@@ -10,10 +10,10 @@ from feed_contract import BATCH, FeedContract
 from train_configs import train_config
 
 import fovcache
-from fovcache.probes.train.cached import CachedFeed
 from fovcache.probes.train.config import ONLINE, DataChoice
-from fovcache.probes.train.online import OnlineFeed, open_online
-from fovcache.probes.train.opening import OpenedInputs, open_inputs
+from fovcache.probes.train.feeds.cached import CachedFeed
+from fovcache.probes.train.feeds.online import OnlineFeed, open_online
+from fovcache.probes.train.feeds.opening import OpenedInputs, open_inputs
 from fovcache.trainable import FEATURES, LABELS, Need
 
 NEEDS = {

@@ -24,7 +24,7 @@ from fovcache.probes.train.result import (
     Spent,
     TrainSuite,
 )
-from fovcache.probes.train.verdict import judge, judge_control
+from fovcache.probes.train.suite.verdict import judge, judge_control
 
 ARMS = {
     "coarse": 'model.mode = "coarse" (base: "fine")',

@@ -10,8 +10,8 @@ from train_configs import train_config
 
 from fovcache.errors import UsageError
 from fovcache.probes.train.config import ONLINE, DataChoice
-from fovcache.probes.train.feeds import open_feed
-from fovcache.probes.train.online import open_online
+from fovcache.probes.train.feeds.kinds import open_feed
+from fovcache.probes.train.feeds.online import open_online
 
 CPU = torch.device("cpu")
 

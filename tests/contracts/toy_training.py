@@ -13,10 +13,10 @@ from torch import nn
 
 from fovcache.loaders.order import epoch_order
 from fovcache.probes.train.feed import ORDER_VERSION, FeedBatch
-from fovcache.probes.train.processes import open_processes
 from fovcache.probes.train.result import Run
 from fovcache.probes.train.run import How, RunName, train
 from fovcache.probes.train.settings import TrainSettings
+from fovcache.probes.train.stepping.processes import open_processes
 from fovcache.trainable import FEATURES, LABELS, InputInfo, Need
 
 WIDTH, CLASSES = 6, 3

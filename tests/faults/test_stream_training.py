@@ -18,10 +18,10 @@ import fovcache
 from fovcache.errors import SelectionError, UsageError
 from fovcache.probes.train.config import DataChoice, InputChoice, TrainConfig
 from fovcache.probes.train.feed import FeedBatch
-from fovcache.probes.train.feeds import open_feed
+from fovcache.probes.train.feeds.kinds import open_feed
+from fovcache.probes.train.feeds.stream import StreamFeed
 from fovcache.probes.train.run import train_run
 from fovcache.probes.train.settings import TrainSettings
-from fovcache.probes.train.stream import StreamFeed
 from fovcache.trainable import FEATURES, LABELS, Need
 
 NUM_SHARDS, OF_SHARD = 12, 20

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from toy_training import SETTINGS, Toy, ToyFeed, train_toy
 
 from fovcache.errors import UsageError
-from fovcache.probes.train.log import read_log
-from fovcache.probes.train.processes import num_ranks, open_processes
 from fovcache.probes.train.result import DONE, FAILED, STOPPED, Run, read_run
+from fovcache.probes.train.stepping.log import read_log
+from fovcache.probes.train.stepping.processes import num_ranks, open_processes
 
 PROGRAM = Path(__file__).with_name("toy_ranks.py")
 LIMIT_S = 240

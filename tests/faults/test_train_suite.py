@@ -22,10 +22,10 @@ from typer.testing import CliRunner
 import fovcache
 from fovcache.bench.cli import app
 from fovcache.errors import UsageError
-from fovcache.probes.train.page import PAGE_FILE
 from fovcache.probes.train.result import BASE, DONE, FAILED, RESULT_FILE, STOPPED, Run, read_suite
-from fovcache.probes.train.suite import run_suite
-from fovcache.probes.train.suite_config import Only, SuiteConfig, read_suite_config
+from fovcache.probes.train.suite.page import PAGE_FILE
+from fovcache.probes.train.suite.runs import run_suite
+from fovcache.probes.train.suite.suite_config import Only, SuiteConfig, read_suite_config
 
 CONFIG = """
 cache = "cache"
@@ -69,7 +69,7 @@ def read(folder: Path) -> Callable[..., SuiteConfig]:
 def own_processes() -> list[psutil.Process]:
     """Those of this one that train."""
     every = psutil.Process().children(recursive=True)
-    return [each for each in every if "fovcache.probes.train.worker" in " ".join(each.cmdline())]
+    return [each for each in every if "fovcache.probes.train.suite.worker" in " ".join(each.cmdline())]
 
 
 @contextmanager

@@ -18,7 +18,13 @@ from fovcache.probes.train.config import read_cell, read_top
 from fovcache.probes.train.result import DONE
 from fovcache.probes.train.run import train_run
 
-_IMPORTED_ON_THE_WAY = ("accelerate", "scipy.stats", "torch._dynamo", "typer._adapters", "fovcache.probes.train.cached")
+_IMPORTED_ON_THE_WAY = (
+    "accelerate",
+    "scipy.stats",
+    "torch._dynamo",
+    "typer._adapters",
+    "fovcache.probes.train.feeds.cached",
+)
 for _name in _IMPORTED_ON_THE_WAY:
     importlib.import_module(_name)
 

@@ -13,8 +13,8 @@ from toy_training import ToyFeed
 
 from fovcache.models.foveated.model import make
 from fovcache.probes.train.feed import FeedBatch
-from fovcache.probes.train.processes import open_processes
-from fovcache.probes.train.trainer import Trainer
+from fovcache.probes.train.stepping.processes import open_processes
+from fovcache.probes.train.stepping.trainer import Trainer
 from fovcache.trainable import InputInfo
 
 pytestmark = pytest.mark.needs_cuda

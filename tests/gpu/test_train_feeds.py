@@ -10,7 +10,7 @@ from built_feeds import NEEDS, Built, CachedContract, OnlineContract, build_imag
 from train_configs import train_config
 
 from fovcache.probes.train.config import ONLINE, DataChoice
-from fovcache.probes.train.feeds import open_feed
+from fovcache.probes.train.feeds.kinds import open_feed
 
 SLEEP_CYCLES = 2_000_000
 """About a millisecond."""

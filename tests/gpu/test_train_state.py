@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from fovcache.probes.train.audit import gradient_names
-from fovcache.probes.train.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from fovcache.probes.train.random_states import own_random, put_back_random, seed_all, take_random
+from fovcache.probes.train.saving.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from fovcache.probes.train.saving.random_states import own_random, put_back_random, seed_all, take_random
+from fovcache.probes.train.stepping.audit import gradient_names
 
 pytestmark = pytest.mark.needs_cuda
 

@@ -8,10 +8,10 @@ import torch
 from toy_training import SETTINGS, Toy, ToyFeed, ToyModule, train_toy
 
 from fovcache.probes.train.feed import FeedBatch
-from fovcache.probes.train.processes import open_processes
 from fovcache.probes.train.result import DONE, FAILED
 from fovcache.probes.train.run import How
-from fovcache.probes.train.trainer import Trainer
+from fovcache.probes.train.stepping.processes import open_processes
+from fovcache.probes.train.stepping.trainer import Trainer
 
 pytestmark = pytest.mark.needs_cuda
 

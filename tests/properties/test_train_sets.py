@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from fovcache.keys.digest import bytes_digest
 from fovcache.loaders.order import epoch_order
 from fovcache.probes.train.config import SplitChoice
-from fovcache.probes.train.sets import TrainSets, divide
-from fovcache.probes.train.steps import shares
+from fovcache.probes.train.feeds.sets import TrainSets, divide
+from fovcache.probes.train.feeds.steps import shares
 
 
 def keys_of(contents: list[int]) -> np.ndarray:

@@ -16,8 +16,8 @@ from fovcache.builder.encoders import Encoders
 from fovcache.errors import UsageError
 from fovcache.probes.train.config import read_cell, read_top
 from fovcache.probes.train.feed import FeedBatch
-from fovcache.probes.train.processes import open_processes
-from fovcache.probes.train.trainer import Trainer
+from fovcache.probes.train.stepping.processes import open_processes
+from fovcache.probes.train.stepping.trainer import Trainer
 
 CPU = torch.device("cpu")
 NET = """

@@ -23,7 +23,7 @@ from fovcache.bench.made_cues.files import write_cues
 from fovcache.errors import UsageError
 from fovcache.probes.train.result import BASE, CONTROL, DONE, MAIN
 from fovcache.probes.train.run import train_run
-from fovcache.probes.train.suite_config import read_suite_config
+from fovcache.probes.train.suite.suite_config import read_suite_config
 from fovcache.trainable import InputInfo, resolve_trainable
 
 NUM = {"train": 64, "validation": 16}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fovcache.probes.train.random_states import RandomStates, own_random, put_back_random, seed_all, take_random
+from fovcache.probes.train.saving.random_states import RandomStates, own_random, put_back_random, seed_all, take_random
 from fovcache.typed_json import revive
 
 

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from fovcache.probes.train import stop_signals
-from fovcache.probes.train.stop_signals import StopSignals
+from fovcache.probes.train.stepping import stop_signals
+from fovcache.probes.train.stepping.stop_signals import StopSignals
 
 
 def test_the_first_is_noted_and_its_repetition_too() -> None:

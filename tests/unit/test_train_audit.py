@@ -10,11 +10,11 @@ from torch import nn
 
 from fovcache.errors import UsageError
 from fovcache.probes.toml_table import parse_toml
-from fovcache.probes.train.audit import audit, choose_parts, gradient_names, parts_of, unused_names
-from fovcache.probes.train.random_states import take_random
 from fovcache.probes.train.recipe import read_settings
 from fovcache.probes.train.result import ParameterGroup
+from fovcache.probes.train.saving.random_states import take_random
 from fovcache.probes.train.settings import TrainSettings
+from fovcache.probes.train.stepping.audit import audit, choose_parts, gradient_names, parts_of, unused_names
 from fovcache.trainable import FEATURES, InputInfo, Need
 
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fovcache.errors import DamageError, EnvironmentFailure, UsageError, WeightsError
-from fovcache.probes.train.checkpoint import (
+from fovcache.probes.train.result import Evaluation
+from fovcache.probes.train.saving.checkpoint import (
     CHECKSUMS_FILE,
     MODEL_FILE,
     OPTIMIZER_FILE,
@@ -26,8 +27,7 @@ from fovcache.probes.train.checkpoint import (
     rotate,
     save_checkpoint,
 )
-from fovcache.probes.train.random_states import put_back_random, seed_all, take_random
-from fovcache.probes.train.result import Evaluation
+from fovcache.probes.train.saving.random_states import put_back_random, seed_all, take_random
 
 FILES = {MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, CHECKSUMS_FILE}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fovcache.errors import UsageError
-from fovcache.probes.train.identity import MAY_DIFFER, check_same
+from fovcache.probes.train.saving.identity import MAY_DIFFER, check_same
 
 BEGAN = {
     "seed": 0,

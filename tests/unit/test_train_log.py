@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fovcache.errors import EnvironmentFailure
-from fovcache.probes.train.log import EVALUATION, STEP, RunLog, cut_log, read_log
+from fovcache.probes.train.stepping.log import EVALUATION, STEP, RunLog, cut_log, read_log
 
 
 def test_lines_are_as_they_were_given(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_killed_run_loses_only_lines_of_the_last_second(tmp_path: Path) -> Non
     program = """
 import os, sys, time
 from pathlib import Path
-from fovcache.probes.train.log import EVALUATION, STEP, RunLog
+from fovcache.probes.train.stepping.log import EVALUATION, STEP, RunLog
 log = RunLog(Path(sys.argv[1]))
 for step in range(3):
     log.add(STEP, step, {})

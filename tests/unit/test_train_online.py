@@ -12,7 +12,7 @@ from train_configs import train_config
 import fovcache
 from fovcache.errors import UsageError
 from fovcache.probes.train.config import CACHED, ONLINE, DataChoice, InputChoice, TrainConfig
-from fovcache.probes.train.feeds import open_feed
+from fovcache.probes.train.feeds.kinds import open_feed
 from fovcache.probes.train.result import DONE
 from fovcache.probes.train.run import train_run
 from fovcache.trainable import FEATURES, LABELS, Need

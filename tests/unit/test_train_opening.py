@@ -19,7 +19,7 @@ from fovcache.cli import app
 from fovcache.errors import SelectionError, UsageError
 from fovcache.options import encoders_of
 from fovcache.probes.train.config import InputChoice
-from fovcache.probes.train.opening import OpenedInputs, open_inputs
+from fovcache.probes.train.feeds.opening import OpenedInputs, open_inputs
 from fovcache.trainable import FEATURES, LABELS, TEXT, Need
 
 FRAMES = Need(kind=FEATURES, what="the encoder's tokens", encoder="encoder.py:make", pool="tokens")

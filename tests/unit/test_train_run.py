@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from toy_training import SETTINGS, Toy, ToyFeed, ToyModule, train_toy
 
 from fovcache.errors import EnvironmentFailure, UsageError
-from fovcache.probes.train.checkpoint import MODEL_FILE, OPTIMIZER_FILE, last_checkpoint
 from fovcache.probes.train.feed import FeedBatch
-from fovcache.probes.train.log import read_log
-from fovcache.probes.train.processes import open_processes
 from fovcache.probes.train.result import DONE, FAILED, STOPPED, Plan, Run, read_run
 from fovcache.probes.train.run import How
+from fovcache.probes.train.saving.checkpoint import MODEL_FILE, OPTIMIZER_FILE, last_checkpoint
+from fovcache.probes.train.stepping.log import read_log
+from fovcache.probes.train.stepping.processes import open_processes
 
 GO_ON = How(with_plan=False, resume=True)
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_training import SETTINGS
 
-from fovcache.probes.train.schedule import learning_rate
 from fovcache.probes.train.settings import SCHEDULES
+from fovcache.probes.train.stepping.schedule import learning_rate
 
 STANDARD = dataclasses.replace(
     SETTINGS, samples=500_000, batch_size=32, warmup_samples=10_000, learning_rate=3e-5, schedule="cosine"

@@ -8,8 +8,8 @@ import pytest
 
 from fovcache.errors import SplitError, UsageError
 from fovcache.probes.train.config import SplitChoice
-from fovcache.probes.train.sets import TrainSets, divide
-from fovcache.probes.train.steps import share_of
+from fovcache.probes.train.feeds.sets import TrainSets, divide
+from fovcache.probes.train.feeds.steps import share_of
 
 
 def sets_of(

@@ -10,7 +10,7 @@ import pytest
 from fovcache.errors import UsageError
 from fovcache.probes.train.config import VerdictChoice
 from fovcache.probes.train.result import BASE, CONTROL, MAIN
-from fovcache.probes.train.suite_config import Only, SuiteConfig, read_suite_config
+from fovcache.probes.train.suite.suite_config import Only, SuiteConfig, read_suite_config
 
 CONFIG = """
 cache = "cache"

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from example_trainings import made_suite
 
-from fovcache.probes.train.page import page
 from fovcache.probes.train.result import BASE, FAILED, MAIN, STOPPED
-from fovcache.probes.train.tables import plan_sentences, plans_table, runs_table, sentences, shown_tables
+from fovcache.probes.train.suite.page import page
+from fovcache.probes.train.suite.tables import plan_sentences, plans_table, runs_table, sentences, shown_tables
 
 
 def test_every_table_has_its_rows() -> None:

@@ -10,8 +10,8 @@ import pytest
 from toy_training import train_toy
 
 from fovcache.errors import UsageError
-from fovcache.probes.train.log import read_log
-from fovcache.probes.train.trackers import check_trackers
+from fovcache.probes.train.stepping.log import read_log
+from fovcache.probes.train.stepping.trackers import check_trackers
 
 needs_tensorboard = pytest.mark.skipif(not importlib.util.find_spec("tensorboard"), reason="needs tensorboard")
 needs_wandb = pytest.mark.skipif(not importlib.util.find_spec("wandb"), reason="needs wandb")

@@ -14,8 +14,8 @@ from fovcache.errors import UsageError
 from fovcache.probes.statistics.equivalence import equivalence, mean_interval
 from fovcache.probes.train.config import VerdictChoice
 from fovcache.probes.train.result import BASE, CONTROL, FAILED, MAIN, STOPPED, Run, Verdict
-from fovcache.probes.train.verdict import judge, judge_control
-from fovcache.probes.train.verdict_truth import WORLDS, run_of, simulate, simulate_ratio
+from fovcache.probes.train.suite.verdict import judge, judge_control
+from fovcache.probes.train.suite.verdict_truth import WORLDS, run_of, simulate, simulate_ratio
 
 CHOICE = VerdictChoice()
 LOSSES: Mapping[tuple[str, str], Sequence[float]] = {

@@ -12,11 +12,11 @@ from toy_training import SETTINGS, Toy, ToyFeed, ToyModule
 
 from fovcache.errors import UsageError
 from fovcache.probes.train.feed import FeedBatch
-from fovcache.probes.train.processes import Processes, open_processes
-from fovcache.probes.train.random_states import take_random
+from fovcache.probes.train.saving.random_states import take_random
 from fovcache.probes.train.settings import TrainSettings
-from fovcache.probes.train.step_record import DoesNotFitError, NonFiniteError
-from fovcache.probes.train.trainer import Trainer
+from fovcache.probes.train.stepping.processes import Processes, open_processes
+from fovcache.probes.train.stepping.step_record import DoesNotFitError, NonFiniteError
+from fovcache.probes.train.stepping.trainer import Trainer
 
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes."
 

@@ -16,7 +16,7 @@ from fovcache.probes.toml_table import parse_toml
 from fovcache.probes.train.config import DATA_KEYS, INPUT_KEYS, KEYS, SPLIT_KEYS, VerdictChoice
 from fovcache.probes.train.recipe import STANDARD, read_settings
 from fovcache.probes.train.settings import TrainSettings
-from fovcache.probes.train.suite_config import read_suite_config
+from fovcache.probes.train.suite.suite_config import read_suite_config
 from fovcache.trainable import known_trainables
 
 

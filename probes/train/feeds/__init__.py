@@ -1,0 +1,1 @@
+"""Feeds: cached, online, streamed batches of a training run."""

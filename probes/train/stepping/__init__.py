@@ -1,0 +1,1 @@
+"""The loop: steps, evaluations, what is logged and measured of them."""

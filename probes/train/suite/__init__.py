@@ -1,0 +1,1 @@
+"""Runs of arms, seeds and tasks, each in a process of its own, judged together."""
