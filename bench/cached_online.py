@@ -33,6 +33,7 @@ from fovcache.probes.train.config import CACHED, ONLINE, DataChoice, InputChoice
 from fovcache.probes.train.feed import Feed, FeedBatch
 from fovcache.probes.train.feeds.kinds import open_feed
 from fovcache.probes.train.feeds.online import open_online
+from fovcache.probes.train.recipe import standard
 from fovcache.probes.train.saving.random_states import seed_all
 from fovcache.probes.train.settings import TrainSettings
 from fovcache.probes.train.stepping.audit import choose_parts
@@ -355,21 +356,15 @@ def _open(
 
 
 def _settings(request: Request) -> TrainSettings:
-    return TrainSettings(
+    return standard(
         samples=10**9,
         batch_size=request.batch_size,
         learning_rate=1e-3,
         warmup_samples=0,
         schedule="constant",
-        weight_decay=0.01,
-        betas=(0.9, 0.999),
-        epsilon=1e-8,
-        clip_norm=1.0,
-        precision="fp32",
         evaluate_every=10**9,
         validation_samples=_VALIDATION_SAMPLES,
         checkpoint_every=10**9,
-        keep=1,
         out_of_memory="stop",
     )
 

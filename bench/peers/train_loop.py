@@ -31,6 +31,7 @@ from fovcache.cache import open_cache
 from fovcache.models.foveated.model import make
 from fovcache.probes.train.feed import Feed, FeedBatch
 from fovcache.probes.train.feeds.kinds import open_feed
+from fovcache.probes.train.recipe import standard
 from fovcache.probes.train.settings import TrainSettings
 from fovcache.probes.train.stepping.gauges import Gauges
 from fovcache.probes.train.stepping.log import RunLog
@@ -110,22 +111,14 @@ def measure(*, rounds: int, steps: int, batch: int, threads: int, device: str = 
     A bare step is made where our loop asks for its next batch, and its time is taken off, so that what else the machine
     does falls on both.
     """
-    settings = TrainSettings(
+    settings = standard(
         samples=steps * batch,
         batch_size=batch,
         learning_rate=3e-3,
         warmup_samples=0,
-        schedule="cosine",
-        weight_decay=0.01,
-        betas=(0.9, 0.999),
-        epsilon=1e-8,
-        clip_norm=1.0,
-        precision="fp32",
         evaluate_every=10**9,
         validation_samples=1,
         checkpoint_every=10**9,
-        keep=1,
-        out_of_memory="halve",
     )
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -22,18 +22,20 @@ def read_settings(top: TomlTable, folder: Path) -> TrainSettings:
     recipe = top.text("recipe", STANDARD) or STANDARD
     own = top.table("train", _NAMES)
     below = _standard() if recipe == STANDARD else read_toml(folder / recipe, _NAMES)
-    values = {key: below.raw(key) for key in below.keys} if recipe == STANDARD else _over(_standard(), below)
+    values = {**_raw(_standard()), **_raw(below), **({} if own is None else _raw(own))}
     table = own or below
-    return table.make(_settings, table=table, values=values if own is None else {**values, **_raw(own)})
+    return table.make(_settings, table=table, values=values)
+
+
+def standard(**changes: Any) -> TrainSettings:
+    """The STANDARD recipe with some settings changed. Raises UsageError."""
+    table = _standard()
+    return _settings(table, {**_raw(table), **changes})
 
 
 def _standard() -> TomlTable:
     text = (files(__package__) / "standard.toml").read_text(encoding="utf-8")
     return parse_toml(text, "standard.toml", _NAMES)
-
-
-def _over(below: TomlTable, above: TomlTable) -> dict[str, Any]:
-    return {**_raw(below), **_raw(above)}
 
 
 def _raw(table: TomlTable) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def _typed(table: TomlTable, name: str, value: Any) -> Any:
     """A value of the setting's type."""
     expected: type | tuple[type, ...]
     if name in _LISTS:
-        expected, said = list, "a list"
+        expected, said = (list, tuple), "a list"
     elif name in _TEXTS:
         expected, said = str, "a text"
     elif name in _FLAGS:
@@ -65,7 +67,7 @@ def _typed(table: TomlTable, name: str, value: Any) -> Any:
         expected, said = int, "a whole number"
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise table.error(f"{name} = {value!r}, expected {said}")
-    if not isinstance(value, list):
+    if not isinstance(value, list | tuple):
         return value
     of = float if name == "betas" else str
     if not all(isinstance(item, (int, float) if of is float else str) for item in value):

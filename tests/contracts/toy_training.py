@@ -13,6 +13,7 @@ from torch import nn
 
 from fovcache.loaders.order import epoch_order
 from fovcache.probes.train.feed import ORDER_VERSION, FeedBatch
+from fovcache.probes.train.recipe import standard
 from fovcache.probes.train.result import Run
 from fovcache.probes.train.run import How, RunName, train
 from fovcache.probes.train.settings import TrainSettings
@@ -20,22 +21,15 @@ from fovcache.probes.train.stepping.processes import open_processes
 from fovcache.trainable import FEATURES, LABELS, InputInfo, Need
 
 WIDTH, CLASSES = 6, 3
-SETTINGS = TrainSettings(
+SETTINGS = standard(
     samples=160,
     batch_size=8,
     learning_rate=0.01,
     warmup_samples=32,
-    schedule="cosine",
-    weight_decay=0.01,
-    betas=(0.9, 0.999),
-    epsilon=1e-8,
-    clip_norm=1.0,
-    precision="fp32",
     evaluate_every=40,
     validation_samples=11,
     checkpoint_every=40,
     keep=2,
-    out_of_memory="halve",
 )
 
 

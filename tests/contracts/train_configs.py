@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fovcache.probes.train.config import TrainConfig
-from fovcache.probes.train.settings import TrainSettings
+from fovcache.probes.train.recipe import standard
 
 _SETTINGS: dict[str, Any] = {
     "samples": 64,
@@ -12,11 +12,6 @@ _SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "warmup_samples": 0,
     "schedule": "constant",
-    "weight_decay": 0.01,
-    "betas": (0.9, 0.999),
-    "epsilon": 1e-8,
-    "clip_norm": 1.0,
-    "precision": "fp32",
     "evaluate_every": 10**6,
     "validation_samples": 5,
     "checkpoint_every": 10**6,
@@ -28,5 +23,5 @@ _SETTINGS: dict[str, Any] = {
 def train_config(cache: Path, train: dict[str, Any] | None = None, **fields: Any) -> TrainConfig:
     """Of a model that is never asked for, unless `kind` names one."""
     return TrainConfig(
-        cache=str(cache), **{"kind": "projection", "train": TrainSettings(**_SETTINGS | (train or {})), **fields}
+        cache=str(cache), **{"kind": "projection", "train": standard(**_SETTINGS | (train or {})), **fields}
     )

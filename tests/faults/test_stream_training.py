@@ -20,29 +20,22 @@ from fovcache.probes.train.config import DataChoice, InputChoice, TrainConfig
 from fovcache.probes.train.feed import FeedBatch
 from fovcache.probes.train.feeds.kinds import open_feed
 from fovcache.probes.train.feeds.stream import StreamFeed
+from fovcache.probes.train.recipe import standard
 from fovcache.probes.train.run import train_run
-from fovcache.probes.train.settings import TrainSettings
 from fovcache.trainable import FEATURES, LABELS, Need
 
 NUM_SHARDS, OF_SHARD = 12, 20
 WINDOW_BYTES = 1_800_000
 NEEDS = {"x": Need(kind=FEATURES, what="pixels"), "y": Need(kind=LABELS, what="labels")}
-SETTINGS = TrainSettings(
+SETTINGS = standard(
     samples=NUM_SHARDS * OF_SHARD,
     batch_size=16,
     learning_rate=0.1,
     warmup_samples=0,
-    schedule="constant",
-    weight_decay=0.0,
-    betas=(0.9, 0.999),
-    epsilon=1e-8,
-    clip_norm=0.0,
-    precision="fp32",
     evaluate_every=1000,
     validation_samples=10,
     checkpoint_every=1000,
     keep=1,
-    out_of_memory="stop",
 )
 Open = Callable[..., StreamFeed]
 
