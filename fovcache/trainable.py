@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "fovcache.trainables"
 FEATURES, TEXT, LABELS = "features", "text", "labels"
 KINDS = (FEATURES, TEXT, LABELS)
+LOSS, COARSE, FINE = "loss", "coarse", "fine"
+RATIO = "ratio"
+"""What the loop adds where a module gives the losses COARSE and FINE of two modes of itself: mean by mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +69,8 @@ Batch = Mapping[str, "torch.Tensor"]
 
 Values = dict[str, "torch.Tensor"]
 """What a module says of a batch: float32 [B] each, one number a sample. `loss` is descended, by its mean over samples;
-the others are logged as means. A value that a sample has not is NaN there, and left out of the mean."""
+the others are logged as means. A value that a sample has not is NaN there, and left out of the mean. Of `coarse` and
+`fine` the ratio of the means is logged too."""
 
 
 class Trainable(Protocol):

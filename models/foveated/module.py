@@ -50,9 +50,9 @@ class FoveatedModel(nn.Module):
     Values: `loss`; of the fine (or autoregressive) pass `fine`, of the coarse pass `coarse`, each the weighted sum of
     the heads' losses; each head's own of the pass that is trained, and what it says besides (`accuracy`);
     `entropy_static` and `entropy_dynamic`, attention's entropy divided by ln N with the static query and with predicted
-    ones; `query_diversity`, the mean cosine distance between two of a sample's predicted queries; `ratio`, coarse by
-    fine, of the batch's means. In training only what the loss needs is computed; in evaluation both passes are, and
-    the one that was not trained says nothing about what it could have learned: as a comparison `ratio` is biased.
+    ones; `query_diversity`, the mean cosine distance between two of a sample's predicted queries. In training only what
+    the loss needs is computed; in evaluation both passes are, and the one that was not trained says nothing about what
+    it could have learned: as a comparison their ratio is biased.
     """
 
     def __init__(
@@ -234,9 +234,6 @@ class FoveatedModel(nn.Module):
             loss = loss + self.settings.coarse_weight * coarse["sum"]
         found = {name: value.detach() for name, value in main.items() if name != "sum"}
         both = {name: each["sum"].detach() for name, each in ((FINE, fine), (COARSE, coarse)) if each is not None}
-        if len(both) == 2:
-            ratio = both[COARSE].mean() / both[FINE].mean()
-            found["ratio"] = torch.where(both[FINE].mean() > 0, ratio, torch.nan).expand_as(loss)
         return {"loss": loss, **both, **found}
 
 

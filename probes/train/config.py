@@ -20,7 +20,12 @@ DATA_KINDS = (CACHED, ONLINE, STREAM)
 DEFAULT_SEEDS = (0, 1, 2)
 KEYS = ("cache", "dataset", "seeds", "recipe", "device", "model", "inputs", "data", "split", "train")
 INPUT_KEYS = ("encoder", "layer", "pool", "weights", "store_dtype", "recipe", "max_tokens")
-DATA_KEYS = ("kind", "sources", "window_gb", "shuffle_shards", "encode_batch_size")
+DATA_KEYS = {
+    CACHED: ("kind",),
+    ONLINE: ("kind", "sources", "encode_batch_size"),
+    STREAM: ("kind", "sources", "encode_batch_size", "window_gb", "shuffle_shards"),
+}
+"""What is read of `[data]`, by kind."""
 SPLIT_KEYS = ("train", "validation")
 
 
@@ -155,6 +160,7 @@ def read_cell(top: TomlTable, folder: Path) -> TrainConfig:
     if model is None:
         raise top.error("there is no table [model], which is required: it names the `kind` of model")
     kind = model.required_text("kind")
+    data = _data(top)
     config = top.make(
         TrainConfig,
         cache=top.required_text("cache"),
@@ -164,8 +170,8 @@ def read_cell(top: TomlTable, folder: Path) -> TrainConfig:
         kind=kind,
         model={key: model.raw(key) for key in model.keys if key != "kind"},
         inputs=_inputs(top),
-        data=_data(top),
-        split=_split(top),
+        data=data,
+        split=_split(top, is_stream=data.kind == STREAM),
         train=read_settings(top, folder),
     )
     _check_inputs(top, config)
@@ -202,12 +208,16 @@ def _input(tables: TomlTable, name: str) -> InputChoice:
 
 
 def _data(top: TomlTable) -> DataChoice:
-    table = top.table("data", DATA_KEYS)
+    table = top.table("data", DATA_KEYS[STREAM])
     if table is None:
         return DataChoice()
+    kind = table.text("kind", CACHED, allowed=DATA_KINDS) or CACHED
+    for key in table.keys:
+        if key not in DATA_KEYS[kind]:
+            raise table.error(f"{key} is not read with kind = {kind!r}; leave it out")
     return table.make(
         DataChoice,
-        kind=table.text("kind", CACHED),
+        kind=kind,
         sources=table.texts("sources", of="sources") or (),
         window_gb=table.number("window_gb", 10.0),
         shuffle_shards=table.flag("shuffle_shards", True),
@@ -215,11 +225,13 @@ def _data(top: TomlTable) -> DataChoice:
     )
 
 
-def _split(top: TomlTable) -> SplitChoice:
+def _split(top: TomlTable, *, is_stream: bool) -> SplitChoice:
     table = top.table("split", SPLIT_KEYS)
-    return (
-        SplitChoice() if table is None else SplitChoice(train=table.text("train"), validation=table.text("validation"))
-    )
+    if table is None:
+        return SplitChoice()
+    if is_stream and "train" in table:
+        raise table.error("train is not read with a stream, which trains on its own sources; leave it out")
+    return SplitChoice(train=table.text("train"), validation=table.text("validation"))
 
 
 def read_top(path: Path) -> TomlTable:

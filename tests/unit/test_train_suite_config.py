@@ -60,7 +60,7 @@ def test_an_arm_changes_one_setting(read: Callable[[str], SuiteConfig], text: st
 
 
 def test_a_table_of_another_kind_is_one_setting(read: Callable[[str], SuiteConfig]) -> None:
-    change = read("[arms.a.data]\nkind = 'online'\nsources = ['x']\nwindow_gb = 3").arms["a"].change
+    change = read("[arms.a.data]\nkind = 'online'\nsources = ['x']\nencode_batch_size = 3").arms["a"].change
     assert (change.setting, change.before["kind"], change.value["sources"]) == ("data", "cached", ("x",))
     change = (
         read("[arms.a.model]\nkind = 'foveated'\nsize = 'tiny'\nheads = ['labels']\nalphabet = '01'").arms["a"].change
@@ -107,6 +107,13 @@ def test_an_arm_lies_over_its_baseline(read: Callable[[str], SuiteConfig]) -> No
         ("[verdict]\ncoarse = 'b'\n" + ARMS, r"\[verdict\]: coarse = 'b' is no arm; .*coarse"),
         ("[verdict]\ntolerance = 3\n", "tolerance = 3, expected a fraction"),
         ("[verdict]\nfine = 3\n", "there is no key 'fine'"),
+        ("[data]\nwindow_gb = 3", r"\[data\]: window_gb is not read with kind = 'cached'"),
+        ("[data]\nkind = 'online'\nsources = ['x']\nwindow_gb = 3", "window_gb is not read with kind = 'online'"),
+        (
+            "[data]\nkind = 'stream'\nsources = ['x']\n[split]\ntrain = 'a'",
+            r"\[split\]: train is not read with a stream",
+        ),
+        ("[data]\nkind = 'streams'", "nearest: stream"),
     ],
 )
 def test_what_is_not_one_setting_or_not_known_is_refused(

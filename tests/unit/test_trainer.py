@@ -312,3 +312,20 @@ def test_compiled_it_keeps_its_names(processes: Processes) -> None:
             assert trainer.step(batch).values == pytest.approx(plain.step(batch).values, rel=1e-4)
     assert trainer.module._compiled_call_impl is not None
     assert list(trainer.module.state_dict()) == list(plain.module.state_dict())
+
+
+class TwoModes(ToyModule):
+    """Says what two modes of it would lose, of which the ratio of means is no mean of ratios."""
+
+    def forward(self, batch: Any) -> dict[str, torch.Tensor]:
+        values = super().forward(batch)
+        number = torch.arange(len(values["loss"])).float() + 1
+        return {**values, "fine": number, "coarse": number.square()}
+
+
+def test_the_ratio_of_two_modes_is_of_means_over_the_whole_set(processes: Processes) -> None:
+    trainer, _ = make_trainer(processes, module=TwoModes)
+    values = trainer.evaluate().values
+    assert values["ratio"] == values["coarse"] / values["fine"]
+    record = trainer.step(next(ToyFeed(SETTINGS).train_batches(0)))
+    assert record.values["ratio"] == pytest.approx(sum(n * n for n in range(1, 9)) / sum(range(1, 9)))

@@ -12,6 +12,7 @@ from typing import Any
 
 from fovcache.builder.progress import OnProgress, Progress
 from fovcache.errors import EnvironmentFailure, FovcacheError
+from fovcache.trainable import LOSS
 from fovcache.typed_json import revive
 
 from ..feed import Feed, FeedBatch
@@ -23,7 +24,6 @@ from ..settings import TrainSettings
 from .gauges import Gauges
 from .log import EVALUATION, EVENT, STEP, RunLog
 from .processes import Processes
-from .sample_values import LOSS
 from .step_record import DoesNotFitError, NonFiniteError, StepRecord
 from .stop_signals import StopSignals
 from .trackers import Trackers

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from fovcache.errors import UsageError
+from fovcache.trainable import COARSE, FINE, LOSS, RATIO
 
 from .processes import Processes
-
-LOSS = "loss"
 
 
 def stacked(values: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -38,7 +37,8 @@ def check_values(values: Mapping[str, torch.Tensor], num_samples: int) -> None:
 def means(names: Sequence[str], parts_VB: Sequence[np.ndarray], processes: Processes) -> dict[str, float]:
     """Means over the samples of all parts and processes, each over the samples that have the value; else NaN.
 
-    A loss that is NaN makes the mean NaN: every sample has one. Summed exactly, so that the parts do not matter.
+    A loss that is NaN makes the mean NaN: every sample has one. Summed exactly, so that the parts do not matter. With
+    RATIO, where it can be had.
     """
     values_VB = parts_VB[0] if len(parts_VB) == 1 else np.concatenate(parts_VB, axis=1)
     is_absent = np.isnan(values_VB)
@@ -50,10 +50,13 @@ def means(names: Sequence[str], parts_VB: Sequence[np.ndarray], processes: Proce
         totals = [_sum(row[~absent]) for row, absent in zip(values_VB, is_absent, strict=True)]
         counts = (~is_absent).sum(axis=1).tolist()
     sums = processes.sums([*totals, *counts])
-    return {
+    found = {
         name: total / count if count else math.nan
         for name, total, count in zip(names, sums[: len(names)], sums[len(names) :], strict=True)
     }
+    if found.get(FINE, 0.0) > 0 and COARSE in found:
+        found[RATIO] = found[COARSE] / found[FINE]
+    return found
 
 
 def _sum(row: np.ndarray) -> float:

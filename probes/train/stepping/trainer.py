@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from fovcache.extract.taps import is_out_of_memory
+from fovcache.trainable import LOSS
 
 from ..feed import Feed, FeedBatch
 from ..result import Evaluation
@@ -26,7 +27,7 @@ from ..saving.random_states import own_random, put_back_random, take_random
 from ..settings import HALVE, TrainSettings
 from .optimiser import make_optimiser
 from .processes import Processes
-from .sample_values import LOSS, check_values, means, stacked
+from .sample_values import check_values, means, stacked
 from .schedule import learning_rate
 from .step_record import Before, DoesNotFitError, NonFiniteError, Snapshot, StepRecord
 

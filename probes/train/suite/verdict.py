@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fovcache.errors import UsageError
+from fovcache.trainable import COARSE, FINE
 
 from ...statistics.equivalence import EQUIVALENCE_LEVEL, MeanInterval, equivalence, mean_interval
 from ..config import VerdictChoice
@@ -20,7 +21,7 @@ from ..result import BASE, CONTROL, DONE, MAIN, Condition, Run, Verdict
 MIN_SEEDS = 3
 LEAST_COMPUTE = 0.8
 """An arm that is to match the base in compute must have computed for this share of its time at least."""
-WITHIN = ("coarse", "fine")
+WITHIN = (COARSE, FINE)
 """The values of a model's own coarse and fine mode, where it has both."""
 _EQUAL = 1e-9
 """Differences that differ by less, relative to the values, are equal but for rounding."""
