@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from fovcache.console import Output, progress_bar
+from fovcache.console import Output, human_bytes, human_seconds, progress_bar
 
 from .train_table import print_plans, print_training
+
+if TYPE_CHECKING:
+    from fovcache.probes.train.result import Plan
 
 Config: TypeAlias = Annotated[
     Path, typer.Argument(metavar="CONFIG.toml", help="What is trained; docs/training.md has every key.")
@@ -42,6 +45,7 @@ RunDevice: TypeAlias = Annotated[
 def train(options: Mapping[str, Any]) -> int:
     """Do as the command's options say, print it, and write its JSON; the exit status."""
     from fovcache.builder.request import pick_device
+    from fovcache.probes.train.suite.run_processes import unheard
     from fovcache.probes.train.suite.runs import is_first_rank, run_suite
     from fovcache.probes.train.suite.suite_config import Only, read_suite_config
 
@@ -62,6 +66,7 @@ def train(options: Mapping[str, Any]) -> int:
             on_progress=show,
             environment=environment(pick_device(config.base.device)),
             plan_only=options["plan"],
+            on_plan=unheard if options["plan"] else lambda cell, plan: output.line(f"{cell}: {_planned(plan)}"),
         )
     output.json(suite.document())
     if options["plan"]:
@@ -70,6 +75,16 @@ def train(options: Mapping[str, Any]) -> int:
     print_training(output, suite)
     output.line(f"written into {options['out']}")
     return suite.exit_status
+
+
+def _planned(plan: Plan) -> str:
+    """In a line."""
+    bounds = plan.wall_ci95_s
+    within = "" if bounds is None else f" ({human_seconds(bounds[0])} to {human_seconds(bounds[1])})"
+    return (
+        f"{plan.steps:,} steps, planned {human_seconds(plan.spent.wall_s)}{within}, "
+        f"{human_bytes(plan.disk_bytes)} of disk at most, {human_bytes(plan.memory_bytes)} of memory"
+    )
 
 
 def _texts(values: list[str] | None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 A `Trainable` is a model that is not built yet: its settings are read and checked, it says what it needs of the cache,
 and it builds a module. The loop, the feeds and the results know nothing else of it, so a new model is a new
-`Trainable` and nothing more. Named ones are found by entry points, a user's own by `PATH.py:FACTORY`.
+`Trainable` and nothing more. They are found by entry points.
 
 Axes: B samples of a batch.
 """
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "fovcache.trainables"
 FEATURES, TEXT, LABELS = "features", "text", "labels"
-KINDS = (FEATURES, TEXT, LABELS)
 LOSS, COARSE, FINE = "loss", "coarse", "fine"
 RATIO = "ratio"
 """What the loop adds where a module gives the losses COARSE and FINE of two modes of itself: mean by mean."""
@@ -78,7 +77,7 @@ class Trainable(Protocol):
 
     @property
     def name(self) -> str:
-        """The name users select it by: an entry point's, or `FILE.py:FACTORY`."""
+        """The name users select it by: the entry point's."""
 
     def document(self) -> Document:
         """All settings with defaults filled in: what arms are compared by, and results hold."""

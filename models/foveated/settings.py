@@ -118,7 +118,7 @@ class FoveatedSettings:
             _check(fits and NO_LABEL not in letters, "alphabet", self.alphabet, expected)
 
     def _check_together(self) -> None:
-        """A setting that nothing would read is refused."""
+        """A setting that nothing would read is refused, but for what a coarse arm has from its base."""
         is_predicted = self.queries == PREDICTED
         for key, is_read, where in (
             ("alphabet", LABELS in self.heads, "the head `labels`"),

@@ -64,7 +64,8 @@ class DataChoice:
     shuffle_shards: bool = True
     """Of `stream`: whether sources are taken in an order by the seed."""
     encode_batch_size: int | None = None
-    """Of `online` and `stream`: samples that are encoded at once; None for the process's share of a step."""
+    """Of `online` and `stream`: samples that are encoded at once; None for the process's share of a step, and of a
+    stream for what a build takes."""
 
     def __post_init__(self) -> None:
         if self.kind not in DATA_KINDS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -14,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from fovcache.builder.progress import OnProgress, silent
-from fovcache.errors import EnvironmentFailure, UsageError, environment_failure
+from fovcache.errors import EnvironmentFailure, UsageError
 from fovcache.extract.taps import is_out_of_memory
 from fovcache.trainable import Trainable
 from fovcache.typed_json import revive
@@ -27,7 +26,16 @@ from .result import BASE, DONE, LOG_FILE, MAIN, RUN_FILE, STOPPED, ParameterGrou
 from .saving.checkpoint import TrainState, last_checkpoint, load_checkpoint, read_state, rotate
 from .saving.identity import check_same
 from .saving.random_states import put_back_random, seed_all
-from .saving.run_files import CHECKPOINTS_FOLDER, has_run, make_run_folder, read_identity, write_identity, write_run
+from .saving.run_files import (
+    CHECKPOINTS_FOLDER,
+    has_run,
+    make_run_folder,
+    plan_folder,
+    read_identity,
+    remove_plan,
+    write_identity,
+    write_run,
+)
 from .settings import TrainSettings
 from .stepping.attention import attention_maps
 from .stepping.audit import audit, choose_parts
@@ -42,9 +50,6 @@ from .stepping.trainer import Trainer
 from .stepping.warmup import Ahead, measure
 
 logger = logging.getLogger(__name__)
-
-_PLAN_PREFIX = ".plan-"
-"""Of a folder in which checkpoints and a log are written to be measured."""
 
 OnPlan = Callable[[Plan], None]
 
@@ -157,6 +162,8 @@ def train(
     if state is not None:
         check_same(state.identity, identity)
         feed.load_state(state.feed)
+    if processes.is_first:
+        remove_plan(folder)
     processes.wait()  # until all have seen what there is, before one of them writes
 
     seed_all(named.seed, processes.rank)
@@ -164,7 +171,8 @@ def train(
     batches = Ahead(feed.train_batches(0 if state is None else state.samples_seen))
     module = trainable.build(feed.inputs, named.seed).to(processes.device)
     choose_parts(module, trainable, settings)
-    parameters = _audited(module, batches.next_ahead())
+    is_over = state is not None and state.steps >= settings.num_steps  # and a stream may have nothing more
+    parameters = _audited(module, next(iter(feed.validation_batches())) if is_over else batches.next_ahead())
     seed_all(named.seed, processes.rank)  # whatever building drew
     has_unused = any(group.unused for group in parameters)
     trainer = Trainer(module, feed, settings, processes, has_unused=has_unused)
@@ -178,6 +186,7 @@ def train(
         put_back_random(state.random[processes.rank], processes.device)
     elif how.with_plan or how.plan_only:
         plan = _planned(loop, trainer, batches, gauges, settings, processes, folder, started)
+        gauges.forget_peak()
         if plan is not None:
             loop.plan = asdict(plan)
             if processes.is_first:
@@ -241,23 +250,19 @@ def _planned(
     started: float,
 ) -> Plan | None:
     """By a warm-up; None where its steps fail, as the run's own will."""
-    above = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=_PLAN_PREFIX, dir=above))  # on the disk that the run will be on
-    except OSError as error:
-        raise environment_failure(error, f"write in {above}") from error
-    try:
-        warmup = measure(
-            trainer,
-            batches,
-            settings,
-            gauges,
-            folder=scratch,
-            tell=loop.tell,
-            save=lambda where: loop.write_checkpoint(where, keep=1),
-            started=started,
-            is_alone=processes.num == 1,
-        )
+        with plan_folder(folder, processes.rank) as scratch:
+            warmup = measure(
+                trainer,
+                batches,
+                settings,
+                gauges,
+                folder=scratch,
+                tell=loop.tell,
+                save=lambda where: loop.write_checkpoint(where, keep=1),
+                started=started,
+                is_alone=processes.num == 1,
+            )
     except (NonFiniteError, DoesNotFitError) as error:
         logger.warning("there is no plan, since the warm-up failed: %s", error)
         return None

@@ -47,7 +47,7 @@ class TrainSettings:
     """How many checkpoints stay: the last ones."""
     out_of_memory: str
     """Of MEMORY_POLICIES. `halve`: the step is done again from its start with micro-batches of half the size, and an
-    event is logged. A step is never skipped."""
+    event is logged; several processes stop. A step is never skipped."""
     micro_batch_size: int | None = None
     """Samples of a process that are computed at once; None for all of its share of a step."""
     parts: tuple[str, ...] = ()

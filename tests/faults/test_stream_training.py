@@ -15,7 +15,7 @@ from fault_server import FaultServer
 from remote_builds import picture, shard_of
 
 import fovcache
-from fovcache.errors import SelectionError, UsageError
+from fovcache.errors import DamageError, SelectionError, UsageError
 from fovcache.probes.train.config import DataChoice, InputChoice, TrainConfig
 from fovcache.probes.train.feed import FeedBatch
 from fovcache.probes.train.feeds.kinds import open_feed
@@ -176,7 +176,7 @@ def test_a_shard_that_is_damaged_or_gone_costs_its_samples_and_is_said(
     fault_server.put("/b.tar", shard_of(members(range(20, 40))))
     feed = opened(f"{fault_server.url}/a.tar", f"{fault_server.url}/b.tar", shuffle_shards=False)
     assert len(set(keys(take(feed.train_batches(0), 2)))) == 32
-    assert any("1 samples of the stream failed" in note for note in feed.notes)
+    assert any("1 samples of the stream were left out: they failed" in note for note in feed.notes)
     assert "0003.png" in caplog.text
 
 
@@ -224,3 +224,39 @@ def test_a_run_that_lost_its_end_is_taken_up_to_the_same_bits(opened: Open, serv
     used = (tmp_path / "cut" / "used-keys.bin").read_bytes()
     keys_used = [used[at : at + 32] for at in range(0, len(used), 32)]
     assert len(keys_used) == len(set(keys_used))
+
+
+def test_what_comes_back_after_a_stop_does_not_change_what_is_used(opened: Open, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name, data in members(range(40)).items():
+        if name.endswith(".png"):
+            (pictures / name).write_bytes(data)
+    away = pictures / "0007.png"
+    away.rename(tmp_path / "away.png")
+    rows = [f"pictures/{number:04d}.png,{number % 4},{'test' if number == 3 else ''}" for number in range(40)]
+    (tmp_path / "list.csv").write_text("\n".join(["uri,label,split", *rows]))
+    feed = opened("list.csv")
+    batches = feed.train_batches(0)
+    begun = keys(take(batches, 1))
+    state = json.loads(json.dumps(feed.state()))
+    whole = begun + keys(take(batches, 1))
+    assert "1 samples of the stream were left out: they failed" in feed.notes
+    assert "1 samples of the stream were left out: of a split that is not 'train'" in feed.notes
+    feed.close()
+    (tmp_path / "away.png").rename(away)
+    again = opened("list.csv")
+    again.load_state(state)
+    assert begun + keys(take(again.train_batches(16), 1)) == whole
+    again.close()
+    (pictures / "0011.png").unlink()
+    shutil.rmtree(tmp_path / "run" / "window")
+    lacking = opened("list.csv")
+    lacking.load_state(state)
+    with pytest.raises(DamageError, match=r"list\.csv has 1 of the 38 samples no more"):
+        take(lacking.train_batches(16), 1)
+
+
+def test_a_source_of_another_split_is_refused(opened: Open, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="leave the split out"):
+        opened("test=validation.tar")

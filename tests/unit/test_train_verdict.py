@@ -107,11 +107,13 @@ def test_a_seed_that_did_not_end_well_is_not_left_out(state: str) -> None:
     assert not verdict.helps
 
 
-def test_arms_that_saw_other_numbers_of_samples_are_not_compared() -> None:
-    runs = [replace(run, samples_seen=2) if run.arm == "coarse" and run.task == MAIN else run for run in runs_of()]
+@pytest.mark.parametrize(("arm", "index"), [("coarse", 0), ("shuffled_query", 2), ("random_query", 3)])
+def test_arms_that_saw_other_numbers_of_samples_are_not_compared(arm: str, index: int) -> None:
+    runs = [replace(run, samples_seen=2) if run.arm == arm and run.task == MAIN else run for run in runs_of()]
     verdict = judge(runs, CHOICE)
-    assert verdict.conditions[0].holds is None
-    assert "they saw different numbers of samples (base 1, coarse 2)" in verdict.conditions[0].said
+    assert verdict.conditions[index].holds is None
+    assert f"they saw different numbers of samples (base 1, {arm} 2)" in verdict.conditions[index].said
+    assert not verdict.helps
 
 
 def test_an_arm_that_computed_for_less_time_is_not_matched() -> None:

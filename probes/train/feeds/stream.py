@@ -27,7 +27,7 @@ from fovcache.loaders.order import epoch_order
 from fovcache.maintain.catalog import Catalog
 from fovcache.sources.address import shown_uri
 from fovcache.sources.spec import parse_source
-from fovcache.store.dataset import read_table
+from fovcache.store.dataset import SampleTable, read_table
 from fovcache.store.refs import find_ref
 from fovcache.trainable import LABELS, InputInfo, Need
 
@@ -35,13 +35,16 @@ from ..config import TrainConfig
 from ..feed import ORDER_VERSION, FeedBatch
 from .cached import CachedFeed
 from .opening import OpenedInputs, open_inputs
-from .sets import TrainSets
+from .sets import TRAIN, TrainSets
 from .sources import absolute_source
 from .used_keys import UsedKeys
 from .window import DATASET, Piece, Requests, RollingWindow
 
 logger = logging.getLogger(__name__)
 
+_LeftOut = tuple[int, int, int]
+WHY = ("they failed", "used before, or in validation", f"of a split that is not {TRAIN!r}")
+"""Why samples were left out, as _LeftOut counts them."""
 _PIECES_EPOCH = 2**63
 """The order of sources is drawn as an epoch of this number, which no piece has."""
 
@@ -94,9 +97,9 @@ class StreamFeed:
             order = epoch_order(len(sources), seed=seed, epoch=_PIECES_EPOCH)
             sources = [sources[at] for at in order.tolist()]
         self._sources = sources
-        self._starts = [0]
+        self._starts = [0]  # samples before each piece; of the piece that is under way also those after it
+        self._left_out: list[_LeftOut] = []  # of each piece that was opened
         self._window: RollingWindow | None = None
-        self._num_failed = self._num_repeated = 0
 
     @property
     def inputs(self) -> Mapping[str, InputInfo]:
@@ -126,11 +129,11 @@ class StreamFeed:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was left out, and how much of the disk was used; for the results."""
-        said = [f"the window held at most {self.peak_bytes} bytes of {self._max_bytes}"]
-        if self._num_failed:
-            said.append(f"{self._num_failed} samples of the stream failed and were left out")
-        if self._num_repeated:
-            said.append(f"{self._num_repeated} samples of the stream were left out: used before, or in validation")
+        said = [f"the window held at most {self.peak_bytes} bytes of {self._max_bytes} since the run was last started"]
+        totals = [sum(counts) for counts in zip(*self._left_out, strict=True)]
+        said += [
+            f"{num} samples of the stream were left out: {why}" for num, why in zip(totals, WHY, strict=False) if num
+        ]
         return tuple(said)
 
     def document(self) -> Mapping[str, Any]:
@@ -149,17 +152,16 @@ class StreamFeed:
     def train_batches(self, samples_seen: int) -> Iterator[FeedBatch]:
         """See Feed. Raises UsageError where the sources end."""
         number = bisect.bisect_right(self._starts, samples_seen) - 1
-        self._starts = self._starts[: number + 1]
-        start = self._starts[number]
-        used = UsedKeys(self._folder / "used-keys.bin", keep=start)
-        if used.num_kept < start:
+        self._starts, self._left_out = self._starts[: number + 2], self._left_out[:number]
+        start, end = self._starts[number], self._starts[-1]
+        used = UsedKeys(self._folder / "used-keys.bin", keep=end, since=start)
+        if used.num_kept < end:
             raise DamageError(
-                f"{self._folder / 'used-keys.bin'} has {used.num_kept} of the {start} samples that were used: without "
+                f"{self._folder / 'used-keys.bin'} has {used.num_kept} of the {end} samples that were used: without "
                 "it samples could be used twice; begin the run anew"
             )
         used.bar(self._opened.keys)
         self.close()
-        self._num_failed = self._num_repeated = 0
         self._window = RollingWindow(
             self._folder / "window",
             self._sources,
@@ -179,6 +181,8 @@ class StreamFeed:
         num_waiting = 0
         for number in range(first, len(window)):
             piece = self._open(window.piece(number), used)
+            if number + 1 == len(self._starts):
+                self._starts.append(self._starts[number] + len(piece.keys))
             order = epoch_order(len(piece.keys), seed=self._seed, epoch=number)[skip if number == first else 0 :]
             while len(order):
                 wanted = self._batch_size - num_waiting
@@ -187,32 +191,35 @@ class StreamFeed:
                 waiting.append(part)
                 num_waiting += len(part)
                 if not len(order):
-                    self._starts.append(self._starts[-1] + len(piece.keys))
                     window.release(number)  # rows that were gathered are copies
                 if num_waiting == self._batch_size:
                     yield _joined(waiting)
                     waiting, num_waiting = [], 0
             if not len(piece.keys):
-                self._starts.append(self._starts[-1])
                 window.release(number)
         raise UsageError(
             f"the stream has ended after {self._starts[-1]} samples, and train.samples is "
-            f"{self._config.train.samples}: give more sources, or set train.samples to at most "
+            f"{self._config.train.samples}: begin a run with more sources, or with train.samples of at most "
             f"{self._starts[-1] // self._batch_size * self._batch_size}"
         )
 
     def _open(self, piece: Piece, used: UsedKeys) -> _OpenPiece:
-        """A piece without what failed and what was used before."""
+        """A piece without what failed and what was used before; if it was open before, what it had then.
+
+        Raises DamageError where it has not that any more.
+        """
         storage = piece.cache.storage
         table = read_table(storage, find_ref(storage, DATASET).dataset)
         catalog = Catalog(storage)
         is_whole = np.ones(len(table), bool)
         for feature in self._opened.all_features.values():
             is_whole &= feature.recipe in catalog.recipes and catalog.has(feature, table)
-        whole = np.flatnonzero(is_whole)
-        new = whole[used.new(table.keys[whole])]
+        split = np.array([name or TRAIN for name in table.texts("split")])
+        whole = np.flatnonzero(is_whole & (split == TRAIN))
+        new = self._as_before(piece, used, table) if len(used.again) else whole[used.new(table.keys[whole])]
         self._tell_of_failures(piece)
-        self._num_repeated += len(whole) - len(new)
+        num_other = int((is_whole & (split != TRAIN)).sum())
+        self._left_out.append((len(piece.report.failures), len(whole) - len(new), num_other))
         sets = TrainSets(train=new, validation=new[:0], validation_hash="")
         config = replace(self._config, cache=str(storage.root), dataset=DATASET)
         if not len(new):
@@ -221,10 +228,21 @@ class StreamFeed:
         self._check_labels(opened, piece.number)
         return _OpenPiece(opened=opened)
 
+    def _as_before(self, piece: Piece, used: UsedKeys, table: SampleTable) -> np.ndarray:
+        """Positions, int64, of what the piece that is taken up again was used for, whatever else it has now."""
+        at = {key.tobytes(): position for position, key in enumerate(table.keys)}
+        keys = [key.tobytes() for key in used.again]
+        used.again = used.again[:0]
+        if lost := sum(key not in at for key in keys):
+            raise DamageError(
+                f"{shown_uri(self._sources[piece.number])} has {lost} of the {len(keys)} samples no more that it had "
+                "when the run was stopped: begin the run anew"
+            )
+        return np.array([at[key] for key in keys], np.int64)
+
     def _tell_of_failures(self, piece: Piece) -> None:
         """Raises UsageError for a file that the window's downloads have no room for."""
         failures, where = piece.report.failures, shown_uri(self._sources[piece.number])
-        self._num_failed += len(failures)
         if not failures:
             return
         shown = "; ".join(f"{each.uri}: {each.reason}" for each in failures[:3])
@@ -253,12 +271,13 @@ class StreamFeed:
         return self._validation.validation_batches()
 
     def state(self) -> Mapping[str, Any]:
-        """Where each source began, in samples."""
-        return {"starts": list(self._starts)}
+        """Where each source began, in samples, and what was left out of it."""
+        return {"starts": list(self._starts), "left_out": [list(each) for each in self._left_out]}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See Feed."""
         self._starts = [int(start) for start in state["starts"]] or [0]
+        self._left_out = [(int(failed), int(repeated), int(other)) for failed, repeated, other in state["left_out"]]
 
     def close(self) -> None:
         """See Feed."""
@@ -303,10 +322,12 @@ def _joined(parts: Sequence[FeedBatch]) -> FeedBatch:
 def _pieces(source: str, folder: Path) -> list[str]:
     """The sources that a text stands for: each tar shard, folder, file or URL of it, or a manifest or list as a whole.
 
-    Raises SourceError for one that names nothing.
+    Raises SourceError for one that names nothing, UsageError for one of another split than `train`.
     """
     text = absolute_source(source, folder)
     spec = parse_source(text)
+    if spec.split not in (None, TRAIN):
+        raise UsageError(f"source {shown_uri(source)!r}: a stream trains on its sources; leave the split out")
     return [str(each) for each in spec.urls or (spec.paths if spec.kind == "files" else ())] or [text]
 
 

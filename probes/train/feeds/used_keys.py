@@ -15,8 +15,11 @@ KEY_BYTES = 32
 class UsedKeys:
     """A file of keys, 32 bytes a sample, and the same as a set in memory. Every method raises EnvironmentFailure."""
 
-    def __init__(self, path: Path, *, keep: int) -> None:
-        """Take up the first `keep` keys of an earlier run's file and forget the rest; fewer there are an error."""
+    def __init__(self, path: Path, *, keep: int, since: int = 0) -> None:
+        """Take up the first `keep` keys of an earlier run's file, or all there are, and forget the rest.
+
+        Of those `since` is where the source begins that is taken up again.
+        """
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,6 +31,8 @@ class UsedKeys:
         self._used = {data[at : at + KEY_BYTES] for at in range(0, len(data), KEY_BYTES)}
         self.num_kept = len(data) // KEY_BYTES
         """How many keys the file had, at most `keep`."""
+        self.again = np.frombuffer(data, np.uint8).reshape(-1, KEY_BYTES)[since:]
+        """uint8 [n, 32]: those from `since` on, in the order of use."""
 
     def new(self, keys: np.ndarray) -> np.ndarray:
         """Positions, int64, of the keys (uint8 [n, 32]) that were not used yet, the first of equal ones; now they are.

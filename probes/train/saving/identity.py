@@ -10,6 +10,7 @@ from fovcache.errors import UsageError
 
 MAY_DIFFER: Mapping[str, str] = {
     "cache": "where the cache lies; the feed's digests say what it holds",
+    "data.window_gb": "how much of a stream is on disk at once; encoded in other blocks, rows may differ in last bits",
     "train.checkpoint_every": "when the run is saved changes nothing of it",
     "train.keep": "nor does how many checkpoints stay",
     "train.trackers": "they copy what the log says",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from ..result import LOG_FILE, RUN_FILE, Run
 CHECKPOINTS_FOLDER = "checkpoints"
 BEFORE_FAILURE_FOLDER = "before_failure"
 """A checkpoint of the state before a step that was not made; not one to go on from."""
+PLAN_FOLDER = ".plan"
+"""In which checkpoints and logs are written to be measured, before the run."""
 IDENTITY_FILE = "identity.json"
 """What decides the run, for `check_same`."""
 
@@ -57,6 +61,33 @@ def make_run_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise environment_failure(error, f"make the folder {folder}") from error
+
+
+@contextlib.contextmanager
+def plan_folder(folder: Path, rank: int) -> Iterator[Path]:
+    """A process's own folder for what is measured, on the disk that the run in `folder` will be on.
+
+    What the first process made for it is gone afterwards. Raises EnvironmentFailure.
+    """
+    made = [each for each in (folder, *folder.absolute().parents) if not each.exists()]
+    path = folder / PLAN_FOLDER / str(rank)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise environment_failure(error, f"write in {folder}") from error
+    try:
+        yield path
+    finally:
+        if rank == 0:
+            remove_plan(folder)
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                for each in made:
+                    each.rmdir()
+
+
+def remove_plan(folder: Path) -> None:
+    """What a warm-up left that was killed."""
+    shutil.rmtree(folder / PLAN_FOLDER, ignore_errors=True)
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:

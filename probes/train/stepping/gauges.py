@@ -28,9 +28,15 @@ class Gauges:
         self.kernel_active_share: float | None = None
         """As last read; None on the CPU and where NVML does not tell."""
         self.peak_memory_bytes = 0
-        """So far: what tensors held of the device, or the process on the CPU."""
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        """So far: what tensors held of the device; on the CPU the process, since it began, so that the copy of model and
+        optimiser that a plan's warm-up makes is in it."""
+        self.forget_peak()
+
+    def forget_peak(self) -> None:
+        """Begin again with the peak of memory, where the device lets it."""
+        self.peak_memory_bytes = 0
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
 
     @property
     def mean_kernel_active_share(self) -> float | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fovcache.builder.progress import OnProgress, Progress
-from fovcache.errors import EnvironmentFailure, FovcacheError
+from fovcache.errors import EnvironmentFailure, FovcacheError, UsageError
 from fovcache.trainable import LOSS
 from fovcache.typed_json import revive
 
@@ -158,13 +158,13 @@ class Loop:
             self._evaluate_if_due(signals)
             if self._is_due(self._settings.checkpoint_every) and trainer.samples_seen:
                 self._save()
-            if trainer.steps >= total:
+            if trainer.steps >= total and self._is_evaluated:
                 return DONE, ""
             if self._is_stopped(signals):
                 self._save()
                 return STOPPED, f"{signals.name or 'a signal'} after {trainer.samples_seen:,} samples, which are saved"
             began = time.perf_counter()
-            batch = next(batches)
+            batch = self._next(batches)
             fetched = time.perf_counter()
             record = trainer.step(batch)
             ended = time.perf_counter()
@@ -173,6 +173,21 @@ class Loop:
             if self.log is not None:
                 self.tell(self.log, record, fetched - began, ended - began)
                 self._show(record)
+
+    def _next(self, batches: Iterator[FeedBatch]) -> FeedBatch:
+        """What was trained is saved where there are no more: a stream that ended. Streams have one process."""
+        try:
+            return next(batches)
+        except UsageError:
+            if self._processes.num == 1:
+                self._save()
+                logger.warning("no more samples can be had: %s", self._last_good_said)
+            raise
+
+    @property
+    def _is_evaluated(self) -> bool:
+        """As it is now."""
+        return bool(self.evaluations) and self.evaluations[-1].samples_seen == self._trainer.samples_seen
 
     def _is_due(self, every: int) -> bool:
         """Whether the last step crossed a multiple of `every`, or was the last one, or none was yet."""
@@ -183,8 +198,7 @@ class Loop:
         return self._processes.sums([float(signals.name is not None)])[0] > 0
 
     def _evaluate_if_due(self, signals: StopSignals) -> None:
-        is_done = bool(self.evaluations) and self.evaluations[-1].samples_seen == self._trainer.samples_seen
-        if is_done or not self._is_due(self._settings.evaluate_every):
+        if self._is_evaluated or not self._is_due(self._settings.evaluate_every):
             return
         began = time.perf_counter()
         is_alone = self._processes.num == 1

@@ -42,7 +42,7 @@ class Snapshot:
     """All that steps change, copied."""
 
     tensors: Mapping[str, torch.Tensor]
-    """Parameters and buffers."""
+    """Parameters, and the buffers that a state dict holds."""
     optimizer: Mapping[str, Any]
     """Its state dict."""
     scaler: Mapping[str, Any]

@@ -100,7 +100,7 @@ class Trainer:
                 break
             # Out of the handler, whose traceback held the tensors of what did not fit.
             self._undo(before)
-            self._halve(len(batch), said)
+            self._halve(len(batch), said, f"at step {self.steps + 1}")
         wrong = self._wrong(values[LOSS], norm)
         if wrong:
             self._undo(before)
@@ -197,7 +197,7 @@ class Trainer:
         )
 
     def _undo(self, before: Before) -> None:
-        """Everything as before the step."""
+        """Everything as before the step, or the batch of an evaluation."""
         self.optimizer.zero_grad()
         if self.scaler is not None:
             self.scaler._per_optimizer_states.clear()  # else the next step's gradients would pass for unscaled ones
@@ -208,7 +208,7 @@ class Trainer:
         if before.accelerator is not None:
             torch.cuda.set_rng_state(before.accelerator, self._device)
 
-    def _halve(self, most: int, said: str) -> None:
+    def _halve(self, most: int, said: str, where: str) -> None:
         """Make micro-batches of `most` samples half as large. Raises DoesNotFitError where that may not be."""
         size = min(self.micro_batch_size or most, most)
         if self._settings.out_of_memory != HALVE:
@@ -224,10 +224,7 @@ class Trainer:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         self.micro_batch_size = (size + 1) // 2
-        self.on_event(
-            f"out of memory at step {self.steps + 1} with micro-batches of {size}: done again with "
-            f"{self.micro_batch_size}"
-        )
+        self.on_event(f"out of memory {where} with micro-batches of {size}: done again with {self.micro_batch_size}")
 
     # Evaluations
 
@@ -279,6 +276,7 @@ class Trainer:
 
     def _evaluated(self, batch: FeedBatch) -> tuple[tuple[str, ...], list[np.ndarray]]:
         """The values' names and, float32 [V, B] in parts, what they are of each sample."""
+        before = self._before()
         while True:
             said = ""
             try:
@@ -287,7 +285,8 @@ class Trainer:
                 if not is_out_of_memory(error):
                     raise
                 said = _first_line(error)
-            self._halve(len(batch), said)
+            self._undo(before)
+            self._halve(len(batch), said, f"in the evaluation after {self.samples_seen:,} samples")
 
     def _evaluated_in_parts(self, batch: FeedBatch) -> tuple[tuple[str, ...], list[np.ndarray]]:
         size = self.micro_batch_size or len(batch)
@@ -328,7 +327,9 @@ class Trainer:
         self.micro_batch_size = snapshot.micro_batch_size
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        kept = self.module.state_dict()  # what it does not hold never changes
+        buffers = {name: each for name, each in self.module.named_buffers() if name in kept}
+        return {**dict(self.module.named_parameters()), **buffers}
 
 
 def _first_line(error: Exception) -> str:

@@ -18,13 +18,20 @@ _NAMES = ("seed", "arm", "task")
 
 
 def check_configuration(folder: Path, config: TrainConfig) -> None:
-    """Raises UsageError that names the settings in which the run of a folder was begun otherwise; DamageError."""
+    """Raises UsageError that names the settings in which the run of a folder was begun otherwise; DamageError.
+
+    Of a run that is done the device does not count: it may be judged elsewhere.
+    """
     identity = read_identity(folder)
     if identity is None:
         return
     saved = {name: value for name, value in identity.items() if not name.startswith(_FEED) and name not in _NAMES}
+    now = {**config.document(), "device": saved.get("device")}
+    run = found_run(folder)
+    if run is None or run.state != DONE:
+        now["device"] = pick_device(config.device).type
     try:
-        check_same(saved, {**config.document(), "device": pick_device(config.device).type})
+        check_same(saved, now)
     except UsageError as error:
         raise UsageError(f"{folder}: {error}") from None
 

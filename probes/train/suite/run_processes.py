@@ -23,7 +23,7 @@ from fovcache.errors import environment_failure
 from fovcache.typed_json import revive
 
 from ...running.ended import error_of, how_ended, last_words
-from ..result import Run
+from ..result import Plan, Run
 from .suite_config import Cell
 from .worker import request
 
@@ -33,6 +33,14 @@ SAVING_S = 600.0
 """A run that was asked to save and end, and has not by then, is killed."""
 _LOOK_EVERY_S = 1.0
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+OnPlan = Callable[[Cell, Plan], None]
+"""Told of each run before it trains."""
+
+
+def unheard(cell: Cell, plan: Plan) -> None:
+    """Nobody reads it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +85,14 @@ class RunProcesses:
     """At most `jobs` at a time, each with `num_threads` threads."""
 
     def __init__(
-        self, *, jobs: int, num_threads: int, on_progress: Callable[[Cell, Progress], None] = lambda *_: None
+        self,
+        *,
+        jobs: int,
+        num_threads: int,
+        on_progress: Callable[[Cell, Progress], None] = lambda *_: None,
+        on_plan: OnPlan = unheard,
     ) -> None:
-        self._jobs, self._num_threads, self._on_progress = jobs, num_threads, on_progress
+        self._jobs, self._num_threads, self._on_progress, self._on_plan = jobs, num_threads, on_progress, on_plan
         self._selector = selectors.DefaultSelector()
         self._running: dict[int, _Running] = {}
         self._logged: set[str] = set()
@@ -167,6 +180,8 @@ class RunProcesses:
             running.error = error_of(message["error"])
         elif "run" in message:
             running.run = revive(Run, message["run"])
+        elif "plan" in message:
+            self._on_plan(running.asked.cell, revive(Plan, message["plan"]))
         elif "progress" in message:
             self._on_progress(running.asked.cell, revive(Progress, message["progress"]))
 

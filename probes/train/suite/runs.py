@@ -22,7 +22,7 @@ from ..result import BASE, DONE, MAIN, RESULT_FILE, Run, TrainSuite
 from ..stepping.processes import num_ranks
 from .page import PAGE_FILE, page
 from .run_folder import check_configuration, feed_document, found_run, is_begun
-from .run_processes import Asked
+from .run_processes import Asked, OnPlan, unheard
 from .suite_config import ALL_RUNS, Cell, Only, SuiteConfig
 from .suite_work import SuiteWork
 from .verdict import judge, judge_control
@@ -43,12 +43,14 @@ def run_suite(
     on_progress: OnProgress = silent,
     environment: Mapping[str, Any] | None = None,
     plan_only: bool = False,
+    on_plan: OnPlan = unheard,
 ) -> TrainSuite:
     """Do the runs of a configuration that are not done yet, each in `out / ARM / seed-N`, and judge all that there are.
 
     At most `jobs` at a time share this process's threads. A run that fails is shown as failed, and the others go on.
     What ends this call early, a signal that raises, makes runs save and end first. Started by torchrun, exactly one run
-    must be wanted, and it is done in this process, which is one of its ranks.
+    must be wanted, and it is done in this process, which is one of its ranks. `on_plan` is told of each run that was not
+    begun earlier, before it trains.
 
     `train.json` and `train.md` are of all runs of the configuration that `out` has, also of earlier calls. With
     `plan_only` nothing is trained and nothing is left in `out`: one run of each arm and task holds its plan.
@@ -63,13 +65,13 @@ def run_suite(
         raise UsageError(f"{jobs} jobs, expected at least 1")
     suite = _Suite(config, out, environment, started)
     if num_ranks() > 1:
-        return _as_rank(suite, cells, resume=resume, on_progress=on_progress, plan_only=plan_only)
+        return _as_rank(suite, cells, resume=resume, on_progress=on_progress, plan_only=plan_only, on_plan=on_plan)
     if plan_only:
-        return _planned(suite, cells, jobs, on_progress)
+        return _planned(suite, cells, jobs, on_progress, on_plan)
     with _locked(out):
         asked = list(_asked(out, cells, resume=resume))
         _check_inputs(asked)
-        work = SuiteWork(asked, jobs, on_progress)
+        work = SuiteWork(asked, jobs, on_progress, on_plan)
         try:
             work.do()
         except BaseException as stopped:
@@ -183,14 +185,14 @@ def _check_inputs(asked: Sequence[Asked]) -> None:
             raise type(error)(f"{arm}{'' if task == MAIN else ', control'}: {error}") from None
 
 
-def _planned(suite: _Suite, cells: Sequence[Cell], jobs: int, on_progress: OnProgress) -> TrainSuite:
+def _planned(suite: _Suite, cells: Sequence[Cell], jobs: int, on_progress: OnProgress, on_plan: OnPlan) -> TrainSuite:
     """The first seed of each arm and task, measured on the disk that `out` is on, which is as before afterwards."""
     first = list({(cell.arm, cell.task): cell for cell in reversed(cells)}.values())[::-1]
     folder = suite.out / PLAN_FOLDER
     asked = [Asked(cell=cell, folder=folder / cell.place, plan_only=True) for cell in first]
     with _locked(suite.out):
         _check_inputs(asked)
-        work = SuiteWork(asked, jobs, on_progress)
+        work = SuiteWork(asked, jobs, on_progress, on_plan)
         try:
             work.do()
         finally:
@@ -202,7 +204,13 @@ def _planned(suite: _Suite, cells: Sequence[Cell], jobs: int, on_progress: OnPro
 
 
 def _as_rank(
-    suite: _Suite, cells: Sequence[Cell], *, resume: bool, on_progress: OnProgress, plan_only: bool
+    suite: _Suite,
+    cells: Sequence[Cell],
+    *,
+    resume: bool,
+    on_progress: OnProgress,
+    plan_only: bool,
+    on_plan: OnPlan,
 ) -> TrainSuite:
     """One run, all ranks of which call this; the first one writes."""
     from ..run import train_run
@@ -225,6 +233,7 @@ def _as_rank(
             resume=resume,
             plan_only=plan_only,
             on_progress=on_progress,
+            on_plan=lambda plan: on_plan(cell, plan),
         )
         return suite.made([run]) if plan_only or not is_first_rank() else suite.write({cell.place: run})
 

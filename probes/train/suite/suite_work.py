@@ -10,7 +10,7 @@ from fovcache.builder.request import available_cores
 
 from ..result import FAILED, Run
 from .run_folder import dead_run
-from .run_processes import Asked, Ended, RunProcesses
+from .run_processes import Asked, Ended, OnPlan, RunProcesses
 from .suite_config import Cell
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 class SuiteWork:
     """Runs at work, and what becomes of them."""
 
-    def __init__(self, asked: Sequence[Asked], jobs: int, on_progress: OnProgress) -> None:
+    def __init__(self, asked: Sequence[Asked], jobs: int, on_progress: OnProgress, on_plan: OnPlan) -> None:
         self.errors: list[Exception] = []
         self.ended: dict[str, Run] = {}
         """What runs came to, by their places."""
@@ -29,7 +29,9 @@ class SuiteWork:
         self._told: dict[str, int] = {}
         settings = [each.cell.config.train for each in asked]
         self._total = sum(each.num_steps * each.batch_size for each in settings)
-        self._processes = RunProcesses(jobs=jobs, num_threads=num_threads(jobs), on_progress=self._tell)
+        self._processes = RunProcesses(
+            jobs=jobs, num_threads=num_threads(jobs), on_progress=self._tell, on_plan=on_plan
+        )
 
     def do(self) -> None:
         """All of them."""

@@ -135,6 +135,7 @@ def _better(
 def _shuffled(runs: Sequence[Run], choice: VerdictChoice) -> _Asked:
     """The arm less the base: all of the interval above 0."""
     pairs = _pairs(runs, choice.shuffled, BASE, MAIN, choice.metric)
+    _same_samples(runs, choice.shuffled, MAIN)
     found = _difference(pairs)
     text = _what(choice.shuffled, BASE, found, pairs)
     return _Asked(holds=found.low > 0, said=text, interval=found, per_seed=pairs.differences())
@@ -143,6 +144,7 @@ def _shuffled(runs: Sequence[Run], choice: VerdictChoice) -> _Asked:
 def _random(runs: Sequence[Run], choice: VerdictChoice) -> _Asked:
     """The arm less the coarse one: not all of the interval below 0."""
     pairs = _pairs(runs, choice.random, choice.coarse, MAIN, choice.metric)
+    _same_samples(runs, choice.random, MAIN)
     found = _difference(pairs)
     text = _what(choice.random, choice.coarse, found, pairs)
     return _Asked(holds=found.high >= 0, said=text, interval=found, per_seed=pairs.differences())

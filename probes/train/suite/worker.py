@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from io import BufferedIOBase
 from pathlib import Path
@@ -30,7 +30,7 @@ from fovcache.typed_json import revive
 from ...running.answers import Answers, Told, error_document, first_to_go
 from ...running.result_folder import LOCK_FILE, lock_file
 from ..config import TrainConfig
-from ..result import Run
+from ..result import Plan, Run
 
 TELL_EVERY_S = 0.2
 
@@ -63,13 +63,13 @@ def main() -> None:
     logger.setLevel(message["level"])
     threading.Thread(target=_end_with, args=(requests,), daemon=True).start()
     try:
-        run = _run(message, _teller(answers))
+        run = _run(message, _teller(answers), lambda plan: answers.send({"plan": asdict(plan)}))
         answers.send({"run": run.document()})
     except FovcacheError as error:
         answers.send({"error": error_document(error)})
 
 
-def _run(message: Mapping[str, Any], on_progress: OnProgress) -> Run:
+def _run(message: Mapping[str, Any], on_progress: OnProgress, on_plan: Callable[[Plan], None]) -> Run:
     from ..run import train_run
 
     fields = {name: value for name, value in message["config"].items() if name != "folder"}
@@ -78,7 +78,7 @@ def _run(message: Mapping[str, Any], on_progress: OnProgress) -> Run:
     with (folder / LOCK_FILE).open("ab") as lock:
         lock_file(lock, folder)  # a process whose command was killed may still be saving
         config = replace(revive(TrainConfig, fields), folder=Path(message["config_folder"]))
-        return train_run(config, folder, on_progress=on_progress, **message["options"])
+        return train_run(config, folder, on_progress=on_progress, on_plan=on_plan, **message["options"])
 
 
 def _teller(answers: Answers) -> OnProgress:
