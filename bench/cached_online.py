@@ -4,9 +4,11 @@ rows in bfloat16 does to the weights.
     python -m fovcache.bench.cached_online CLIPS… [--encoder dinov2-small] [--weights random:0] [--layer norm]
         [--head projection|foveated] [--batch 4] [--rounds 6] [--cached-steps 100] [--online-steps 4] [--out DIR]
 
-All three ways train the same model on the same samples in the same order, from rows of the same bits. `overlapped`
-reads, decodes and encodes in threads ahead of the loop; `one at a time` does nothing ahead. The first steps of each
-round are not timed: with full queues what is used while the clock runs is what is made meanwhile.
+All three ways train the same model on the same samples in the same order. For the rates, training online encodes the
+samples of a step together, and cached rows were encoded one by one, so they agree to rounding; for the divergence both
+are encoded one by one, and equal. `overlapped` reads, decodes and encodes in threads ahead of the loop; `one at a time`
+does nothing ahead. The first steps of each round are not timed: with full queues what is used while the clock runs is
+what is made meanwhile.
 """
 
 from __future__ import annotations
@@ -112,7 +114,7 @@ def main() -> None:
     parser.add_argument("--online-steps", type=int, default=4, help="timed in a round")
     parser.add_argument("--same-steps", type=int, default=10, help="steps of cached against online from float32 rows")
     parser.add_argument("--apart-steps", type=int, default=500, help="steps of bfloat16 against float32 rows")
-    parser.add_argument("--out", help="folder for cached_online.json, cached_online.md and cached_online-apart.json")
+    parser.add_argument("--out", help="folder for cached_online-HEAD.json, .md and cached_online-HEAD-apart.json")
     options = parser.parse_args()
     request = Request(
         sources=tuple(options.sources),
@@ -129,10 +131,11 @@ def main() -> None:
         clips = build_clips(request, Path(folder))
         comparison = compare_rates(request, clips, options.rounds, options.cached_steps, options.online_steps)
         apart = measure_divergence(request, clips, options.same_steps, options.apart_steps)
-    finish("cached_online", [comparison], options.out)
+    name = f"cached_online-{request.head}"
+    finish(name, [comparison], options.out)
     if options.out is not None:
         text = json.dumps([asdict(each) for each in apart], indent=1) + os.linesep
-        Path(options.out, "cached_online-apart.json").write_text(text)
+        Path(options.out, f"{name}-apart.json").write_text(text)
     write(apart)
 
 
@@ -233,7 +236,7 @@ def compare_rates(request: Request, clips: Clips, rounds: int, cached_steps: int
         Timing(name=name, amount=steps * request.batch_size, seconds=tuple(seconds[name]))
         for name, (_, _, steps) in ways.items()
     )
-    shown = f"{request.frames} frames a clip, {clips.num} clips, batch {request.batch_size}, {request.device}"
+    shown = f"{request.frames} frames a clip, {clips.num} clips, batch {request.batch_size}, {processes.device}"
     title = f"Training a {request.head} head on {request.encoder} {request.layer}, {shown}"
     comparison = Comparison(title=title, unit="samples", timings=timings, bars=[])
     comparison.judge(CACHED, comparison.fastest([OVERLAPPED, ONE_AT_A_TIME]), BAR)

@@ -55,15 +55,16 @@ def hub_folder(hub_id: str, *, with_processor: bool, subfolder: str | None = Non
     raise failure
 
 
-def hub_files(hub_id: str, names: Sequence[str], optional: Sequence[str] = ()) -> Path:
+def hub_files(hub_id: str, names: Sequence[str], optional: Sequence[str] = (), *, enough: Sequence[str]) -> Path:
     """The folder with some files of a repository, and with `optional` ones where it has them.
 
-    What the local hub cache has of `names` is taken as it is. Raises as `hub_folder`; a file that the repository has
-    not is for the caller to miss.
+    A cached folder with all `names` is taken as it is, and one with `enough` where the hub cannot be reached. Raises as
+    `hub_folder`; a file that the repository has not is for the caller to miss.
     """
     matched = _HUB_ID.fullmatch(hub_id)
     assert matched is not None
     wanted = [*names, *optional]
+    folder: Path | None = None
     with quiet("huggingface_hub"), _no_telemetry():
         with contextlib.suppress(OSError, ValueError, LookupError, AttributeError):
             folder = _snapshot(matched["repo"], matched["revision"], wanted, local_files_only=True)
@@ -73,6 +74,8 @@ def hub_files(hub_id: str, names: Sequence[str], optional: Sequence[str] = ()) -
             return _snapshot(matched["repo"], matched["revision"], wanted)
         except Exception as error:  # noqa: BLE001 - as above
             failure = _refusal(hub_id, error)
+    if folder is not None and isinstance(failure, EnvironmentFailure) and all((folder / n).is_file() for n in enough):
+        return folder
     raise failure
 
 

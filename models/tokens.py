@@ -101,10 +101,10 @@ def make(weights: str | None) -> TokenIds:
         document[part] = None
     if isinstance(document.get("model"), dict) and "dropout" in document["model"]:
         document["model"]["dropout"] = None
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     try:
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
         tokenizer = tokenizers.Tokenizer.from_str(canonical)
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises nothing narrower; ValueError for NaN and Infinity
         raise WeightsError(f"weights {weights!r}: {TOKENIZER_FILE} is no tokenizer: {error}") from error
     tokenizer.encode_special_tokens = True
     end_text, end_id = _end(folder, weights, tokenizer)
@@ -140,7 +140,8 @@ def _folder(weights: str) -> Path:
     if not path.exists():
         if not is_hub_id(weights):
             raise WeightsError(f"weights {weights!r} do not exist; {_EXPECTED}")
-        return hub_files(weights, (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE), _OPTIONAL_FILES)
+        names = (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE)
+        return hub_files(weights, names, _OPTIONAL_FILES, enough=(TOKENIZER_FILE,))
     if not path.is_dir():
         raise WeightsError(f"weights {weights!r} are a file; {_EXPECTED}, here {str(path.parent)!r}")
     return path

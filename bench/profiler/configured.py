@@ -11,6 +11,7 @@ from torch import nn
 
 from fovcache.builder.request import Resolution, Resolved
 from fovcache.errors import UsageError
+from fovcache.models.tokens import of_bytes
 from fovcache.probes.train.config import InputChoice, TrainConfig, read_cell, read_top
 from fovcache.probes.train.feeds.opening import LABELS_NAME
 from fovcache.probes.train.stepping.audit import choose_parts
@@ -24,6 +25,7 @@ TEXT_TOKENS = 24
 _NUM_CLASSES = 10
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SEED = 0
+_BYTES = "bytes"
 
 
 class ConfiguredTrainee(Trainee):
@@ -40,7 +42,15 @@ class ConfiguredTrainee(Trainee):
         self._device = device
         self._autocast = _DTYPES.get(config.train.precision)
         self._scaler = torch.amp.GradScaler(device.type, enabled=config.train.precision == "fp16")
-        self._sources = _sources(config, self._trainable.needs(), resolutions)
+        needs = self._trainable.needs()
+        self._alphabet: str = self._trainable.document().get("alphabet") or ""
+        for need in needs.values():
+            if _is_of_bytes(need) and not self._alphabet:
+                raise UsageError(
+                    f"{config.kind} needs {need.what} by the encoder {_BYTES!r}: a profile makes up such texts of the "
+                    "setting `alphabet`, and there is none"
+                )
+        self._sources = _sources(config, needs, resolutions)
 
     def settings(self) -> dict[str, Any]:
         """The model's settings that are set, and of the recipe what is used."""
@@ -55,11 +65,10 @@ class ConfiguredTrainee(Trainee):
             for name, (resolved, layers) in self._sources.items()
             for entry, layer in _entries(self._trainable.needs()[name], name, layers)
         }
-        num_samples = len(next(iter(batch.values())))
         if self.module is None:
             self.module = self._built(batch)
             self.optimizer = make_optimiser(self.module, self._config.train)
-        batch |= self._made_up(num_samples)
+        batch |= self._made_up(batch)
         with torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None):
             loss: torch.Tensor = self.module(batch)["loss"].float().mean()
         return self._scaler.scale(loss)
@@ -77,13 +86,25 @@ class ConfiguredTrainee(Trainee):
         self._scaler.step(self.optimizer)
         self._scaler.update()
 
-    def _made_up(self, num_samples: int) -> dict[str, torch.Tensor]:
+    def _made_up(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         needs = self._trainable.needs()
-        text = torch.arange(TEXT_TOKENS, device=self._device).expand(num_samples, -1)
-        found = {name: text for name, need in needs.items() if need.kind == TEXT}
+        num_samples = len(next(iter(batch.values())))
+        found = {
+            name: self._text(need, batch).to(self._device).expand(num_samples, -1)
+            for name, need in needs.items()
+            if need.kind == TEXT
+        }
         if any(need.kind == LABELS for need in needs.values()):
             found[LABELS_NAME] = torch.arange(num_samples, device=self._device) % _NUM_CLASSES
         return found
+
+    def _text(self, need: Need, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Token ids, int64 [L]: by `bytes` a character of the alphabet for each frame."""
+        if not _is_of_bytes(need):
+            return torch.arange(TEXT_TOKENS)
+        num_frames = next(iter(batch.values())).shape[1]
+        text = "".join(self._alphabet[at % len(self._alphabet)] for at in range(num_frames))
+        return torch.from_numpy(of_bytes(None).input.read(text.encode(), need.what)).long()
 
     def infos(self, batch: Mapping[str, torch.Tensor]) -> dict[str, InputInfo]:
         """What the model is built for, by the rows of a batch."""
@@ -95,7 +116,7 @@ class ConfiguredTrainee(Trainee):
                 found.setdefault(name, info)
         for name, need in needs.items():
             if need.kind == TEXT:
-                found[name] = InputInfo(row_shape=(TEXT_TOKENS,), dtype="int64")
+                found[name] = InputInfo(row_shape=tuple(self._text(need, batch).shape), dtype="int64")
             elif need.kind == LABELS:
                 found[name] = InputInfo(row_shape=(), dtype="int64", num_classes=_NUM_CLASSES)
         return found
@@ -114,6 +135,10 @@ class ConfiguredTrainee(Trainee):
         weights = weights or resolved.request.weights
         document, dtype = resolved.recipe.document, resolved.features[0].dtype
         return InputInfo(row_shape=row_shape, dtype=dtype, recipe=document, weights=weights)
+
+
+def _is_of_bytes(need: Need) -> bool:
+    return need.kind == TEXT and need.encoder == _BYTES
 
 
 def _sources(

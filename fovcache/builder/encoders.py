@@ -58,8 +58,10 @@ class Encoders:
         extractors = {name: resolve_extractor(name, self._of(self.weights, name)) for name in self.encoders}
         if len(self.encoders) > 1:
             self._check_globs(extractors)
+        is_of_captions = all(extractor.input.kind == CAPTION for extractor in extractors.values())
         resolutions = tuple(
-            resolve(self._request(name, extractor), limits, extractor) for name, extractor in extractors.items()
+            resolve(self._request(name, extractor, drops=() if is_of_captions else _OF_FRAMES), limits, extractor)
+            for name, extractor in extractors.items()
         )
         first, *others = [each for each in resolutions if not each.is_of_captions] or resolutions
         for other in others:
@@ -73,7 +75,8 @@ class Encoders:
             raise UsageError(f"of the encoders {', '.join(self.encoders)} two are the same")
         return resolutions
 
-    def _request(self, name: str, extractor: Extractor) -> EncoderRequest:
+    def _request(self, name: str, extractor: Extractor, *, drops: Sequence[str]) -> EncoderRequest:
+        """Of one encoder; where it reads captions, what `drops` names is for another."""
         pool = self.pool.get(name)
         if pool is None and (len(self.encoders) == 1 or getattr(extractor, "default_pool", None) is None):
             pool = self.pool.get(ALL)
@@ -81,8 +84,8 @@ class Encoders:
         if posterior is None and (len(self.encoders) == 1 or hasattr(extractor, "with_posterior")):
             posterior = self.posterior.get(ALL)
         common = dict(self.common)
-        if len(self.encoders) > 1 and extractor.input.kind == CAPTION:
-            common = {option: value for option, value in common.items() if option not in _OF_FRAMES}
+        if extractor.input.kind == CAPTION:
+            common = {option: value for option, value in common.items() if option not in drops}
         return EncoderRequest(
             encoder=name,
             weights=self._of(self.weights, name),

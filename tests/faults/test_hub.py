@@ -14,15 +14,20 @@ import numpy as np
 import pytest
 from hub_server import COMMIT, HubServer
 from safetensors.numpy import save
+from tokenizer_files import END, made_tokenizer
 
 TOKEN = "hf_averysecrettokenthatmustnotshow"
 OPEN = """
 import json, sys
 from fovcache.errors import FovcacheError
+from fovcache.extract.extractor import resolve_extractor
 from fovcache.models.checkpoint import open_checkpoint
 for weights in sys.argv[1:]:
     try:
         options = {"subfolder": "vae"} if "pipeline" in weights else {"with_processor": True}
+        if "words" in weights:
+            print(json.dumps(resolve_extractor("tokens", weights).identity()))
+            continue
         found = open_checkpoint(weights, name="little", hub_id="team/default", config={}, **options)
         said = {**found.identity(), "files": sorted(path.name for path in found.folder.iterdir()), "label": found.label}
     except FovcacheError as error:
@@ -47,6 +52,10 @@ MODELS = {
         "vae/config.json": CONFIG,
         "vae/diffusion_pytorch_model.safetensors": WEIGHTS,
         "unet/diffusion_pytorch_model.safetensors": WEIGHTS * 9,
+    },
+    "team/words": {
+        "tokenizer.json": made_tokenizer().to_str().encode(),
+        "special_tokens_map.json": json.dumps({"eos_token": END}).encode(),
     },
     "team/pickled": {"config.json": CONFIG, "pytorch_model.bin": b"a pickle"},
 }
@@ -102,6 +111,14 @@ def test_of_a_pipeline_only_the_subfolder_is_downloaded(hub: HubServer, tmp_path
     assert not [request for request in hub.requests if "unet/" in request or "everything" in request]
     hub.close()
     assert open_in_a_process(hub, tmp_path / "home", "team/pipeline") == [first]
+
+
+def test_a_tokenizer_without_a_configuration_is_found_without_network_too(hub: HubServer, tmp_path: Path) -> None:
+    (first,) = open_in_a_process(hub, tmp_path / "home", "team/words")
+    assert first["end_text"] == END
+    hub.close()
+    assert open_in_a_process(hub, tmp_path / "home", "team/words") == [first]
+    assert open_in_a_process(hub, tmp_path / "home", "team/words", HF_HUB_OFFLINE="1") == [first]
 
 
 def test_what_the_hub_refuses_is_one_plain_line(hub: HubServer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
+from subprocess import PIPE
 from typing import Any
 
 import psutil
@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import fovcache
 from fovcache.bench.cli import app
 from fovcache.errors import UsageError
-from fovcache.probes.train.result import BASE, DONE, FAILED, RESULT_FILE, STOPPED, Run, read_suite
+from fovcache.probes.train.result import BASE, DONE, FAILED, RESULT_FILE, STOPPED, Plan, Run, read_suite
 from fovcache.probes.train.suite.page import PAGE_FILE
 from fovcache.probes.train.suite.runs import run_suite
 from fovcache.probes.train.suite.suite_config import Only, SuiteConfig, read_suite_config
@@ -101,8 +101,11 @@ def test_a_killed_run_is_shown_and_gone_on_with(
 ) -> None:
     out = tmp_path / "out"
     config = read()
+    planned: dict[str, Plan] = {}
     with killing(out / "base/seed-0"), caplog.at_level(logging.WARNING, "fovcache"):
-        suite = run_suite(config, out)
+        suite = run_suite(config, out, on_plan=lambda cell, plan: planned.update({str(cell): plan}))
+    assert list(planned) == ["base, seed 0", "coarse, seed 0"]  # the first one, too, which did not come to its end
+    assert planned["coarse, seed 0"] == suite.runs[1].plan
     assert states(suite.runs) == {BASE: FAILED, "coarse": DONE}
     assert suite.exit_status == 1
     killed = suite.runs[0]
@@ -141,15 +144,17 @@ def test_the_command_is_terminated_and_says_how_to_go_on(
     read(LONG)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "fovcache.bench.cli", "train", str(folder / "conf.toml"), "--out", str(out)]
-    process = subprocess.Popen([*command, "--arm", BASE], stdout=DEVNULL, stderr=PIPE, text=True)
+    process = subprocess.Popen([*command, "--arm", BASE], stdout=PIPE, stderr=PIPE, text=True)
     try:
         wait_for(lambda: any((out / "base/seed-0/checkpoints").glob("samples-*")), process)
         training = own_processes()
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        shown, said = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 143
+    assert shown.startswith("base, seed 0: 125,000 steps, planned ")
+    assert "of disk at most, " in shown.splitlines()[0]
     assert said.splitlines()[-1].startswith("error: terminated; runs that are done are kept")
     assert "--resume" in said
     (run,) = read_suite(out / RESULT_FILE).runs
@@ -173,6 +178,14 @@ def test_a_plan_trains_nothing_and_leaves_nothing(
     assert (run["arm"], run["plan"]["steps"], run["samples_seen"]) == ("coarse", LONG // 8, 0)
     assert run["plan"]["spent"]["compute_s"] > 0
     assert not (tmp_path / "out").exists()
+
+
+def test_plans_are_not_among_json(folder: Path, read: Callable[..., SuiteConfig], tmp_path: Path) -> None:
+    read(80)
+    command = ["train", str(folder / "conf.toml"), "--out", str(tmp_path / "out"), "--arm", BASE, "--json"]
+    done = CliRunner().invoke(app, [*command, "-"], catch_exceptions=False)
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["plan"]["steps"] == 10
 
 
 def test_what_every_run_lacks_is_said_in_a_line(read: Callable[..., SuiteConfig], tmp_path: Path) -> None:

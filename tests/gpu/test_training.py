@@ -10,6 +10,7 @@ from toy_training import SETTINGS, Toy, ToyFeed, ToyModule, train_toy
 from fovcache.probes.train.feed import FeedBatch
 from fovcache.probes.train.result import DONE, FAILED
 from fovcache.probes.train.run import How
+from fovcache.probes.train.stepping.gauges import Gauges
 from fovcache.probes.train.stepping.processes import open_processes
 from fovcache.probes.train.stepping.trainer import Trainer
 
@@ -62,6 +63,18 @@ def test_after_a_step_that_was_undone_float16_goes_on(tmp_path: Path) -> None:
 
     run = train_toy(tmp_path, toy=Toy(module=Breaking), device="cuda", precision="fp16")
     assert (run.state, run.steps) == (FAILED, 5)
+
+
+def test_the_peak_of_a_warmup_is_forgotten() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    gauges = Gauges(device)
+    copy = torch.zeros(2**24, device=device)
+    gauges.read(at_once=True)
+    before = gauges.peak_memory_bytes
+    del copy
+    gauges.forget_peak()
+    gauges.read(at_once=True)
+    assert gauges.peak_memory_bytes <= before - 4 * 2**24
 
 
 def test_a_snapshot_is_put_back_on_the_gpu() -> None:

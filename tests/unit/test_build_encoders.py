@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizer_files import save_tokenizer
 
 import fovcache
 from fovcache.bench.made_videos import MadeVideo, make_video
@@ -142,6 +143,16 @@ def test_what_cannot_be_meant_is_refused(small: str, large: str, tmp_path: Path)
         Encoders(encoders=("pixels", small), weights={"": "random:0"}, layers={"": ("*",)}).resolve()
     with pytest.raises(UsageError, match="a posterior is a VAE's"):
         Encoders(encoders=("pixels",), posterior={"": "mean"}).resolve()
+
+
+def test_options_of_frames_are_for_those_that_read_frames(tmp_path: Path) -> None:
+    weights = {"tokens": str(save_tokenizer(tmp_path / "tokenizer"))}
+    for option in ({"frames": 8}, {"fps": 2.0}, {"size": 32}):
+        for encoders in (("bytes",), ("bytes", "tokens")):
+            of_captions = Encoders(encoders=encoders, weights=weights if len(encoders) > 1 else {}, common=option)
+            with pytest.raises(UsageError, match="are for frames, and this encoder reads caption"):
+                of_captions.resolve()
+        Encoders(encoders=("bytes", "tokens", "pixels"), weights=weights, common=option).resolve()
 
 
 def test_a_sample_that_one_encoder_fails_on_is_one_failed_sample_with_the_other_rows_kept(

@@ -118,3 +118,17 @@ def test_an_encoder_that_it_does_not_read(trainee: Callable[..., ConfiguredTrain
     config.write_text(CONFIG.replace('["reconstruction", "caption"]', '["caption"]').replace("latents", "frames"))
     with pytest.raises(UsageError, match=r"reads nothing of grid\.py:make under these settings"):
         trainee("grid", "latent")
+
+
+def test_labels_of_frames_are_made_up_of_the_alphabet(
+    trainee: Callable[..., ConfiguredTrainee], config: Path, tmp_path: Path
+) -> None:
+    heads = 'heads = ["labels"]\nalphabet = "ab"'
+    config.write_text(CONFIG.replace('heads = ["reconstruction", "caption"]', heads).replace("latents", "frames"))
+    config.write_text(config.read_text().replace("latent.py", "grid.py"))
+    profiled = trainee("grid")
+    batch = Batch(keys=[], outputs={"grid.py:make": {"top": torch.randn(3, 5, 17, 64).bfloat16()}})
+    for _, _, run in profiled.parts():
+        batch = run(batch)
+    assert batch.loss is not None
+    assert torch.isfinite(batch.loss)

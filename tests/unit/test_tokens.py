@@ -108,6 +108,8 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
         ("[]", "tokenizer.json holds a list, expected a JSON object"),
         ("{}", "tokenizer.json is no tokenizer"),
         ('{"model": {"type": "No such"}}', "tokenizer.json is no tokenizer"),
+        ('{"model": {"type": "BPE", "scale": NaN}}', "tokenizer.json is no tokenizer"),
+        ('{"model": {"type": "BPE", "scale": -Infinity}}', "tokenizer.json is no tokenizer"),
         ("\x80", "tokenizer.json cannot be read as JSON"),
     ):
         (folder / "tokenizer.json").write_text(data)

@@ -70,14 +70,12 @@ class Training:
             self.optimizer.zero_grad()
             self.steps += 1
 
-    def save(self, folder: Path, *, keep: int = 3, module: nn.Module | None = None) -> Path:
-        module = self.module if module is None else module
+    def save(self, folder: Path, *, keep: int = 3) -> Path:
         state = TrainState(samples_seen=self.steps * 8, steps=self.steps, random=(take_random(),))
-        return save_checkpoint(folder, module=module, optimizer=self.optimizer, state=state, keep=keep)
+        return save_checkpoint(folder, module=self.module, optimizer=self.optimizer, state=state, keep=keep)
 
-    def load(self, path: Path, module: nn.Module | None = None) -> None:
-        module = self.module if module is None else module
-        state = load_checkpoint(path, module=module, optimizer=self.optimizer)
+    def load(self, path: Path) -> None:
+        state = load_checkpoint(path, module=self.module, optimizer=self.optimizer)
         self.steps = state.steps
         put_back_random(state.random[0])
 
@@ -173,27 +171,6 @@ def test_files_are_plain_safetensors_with_tied_weights_once(training: Training, 
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.items())
     stepped = ("embedding.weight", "norm.weight", "norm.bias")
     assert moments.keys() == {f"{name}.{key}" for name in stepped for key in ("exp_avg", "exp_avg_sq", "step")}
-
-
-def test_names_are_the_bare_modules(training: Training, folder: Path, tmp_path: Path) -> None:
-    """Neither torch.compile's nor DDP's prefixes are in the files, and what wears them loads them."""
-    training.step()
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
-    try:
-        parallel = nn.parallel.DistributedDataParallel(training.module, find_unused_parameters=True)
-        wrapped = torch.compile(parallel, backend="eager")
-        training.module.norm = torch.compile(training.module.norm, backend="eager")
-        path = training.save(folder, module=wrapped)
-        assert load_file(path / MODEL_FILE).keys() == Language().state_dict().keys() - {"head.weight"}
-        assert not [name for name in load_file(path / OPTIMIZER_FILE) if "module" in name or "_orig_mod" in name]
-        again = Training(seed=1)
-        again.load(path)
-        assert all(map(torch.equal, training.tensors(), again.tensors()))
-        training.module.unused.weight.data.zero_()
-        training.load(path, module=wrapped)
-        assert all(map(torch.equal, training.tensors(), again.tensors()))
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def test_what_does_not_fit_is_named(training: Training, folder: Path) -> None:

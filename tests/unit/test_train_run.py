@@ -140,31 +140,20 @@ def test_the_plan_changes_nothing(tmp_path: Path, whole: tuple[Path, Run]) -> No
     assert len(feed.seen) == 160  # a stream has nothing to give twice
 
 
-def test_only_a_plan_leaves_nothing(tmp_path: Path) -> None:
-    run = train_toy(tmp_path / "run", how=How(plan_only=True))
-    assert run.plan is not None
-    assert run.plan.spent.wall_s > 0
-    assert (run.state, run.samples_seen, run.evaluations) == (STOPPED, 0, ())
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize("at", [2, 5, 6, 20])
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, whole: tuple[Path, Run], at: int) -> None:
     before = signal.getsignal(signal.SIGTERM)
     stopped = train_toy(tmp_path, feed=Signalling(at=at))
     assert signal.getsignal(signal.SIGTERM) is before
-    if at == 20:
-        assert stopped.state == DONE  # nothing was left to do
-    else:
-        assert (stopped.state, stopped.samples_seen) == (STOPPED, 8 * at)
-        assert "--resume" in stopped.reason
-        assert "SIGTERM" in stopped.reason
-        feed = ToyFeed()
-        run = train_toy(tmp_path, feed=feed, how=GO_ON)
-        assert (run.state, run.num_resumed) == (DONE, 1)
-        assert len(feed.seen) == 160 - 8 * at
-        assert evaluations_of(run) == evaluations_of(whole[1])
-        assert read_run(tmp_path / "run.json") == run
+    assert (stopped.state, stopped.samples_seen) == (STOPPED, 8 * at)  # at 20 the last evaluation is left to do
+    assert "--resume" in stopped.reason
+    assert "SIGTERM" in stopped.reason
+    feed = ToyFeed()
+    run = train_toy(tmp_path, feed=feed, how=GO_ON)
+    assert (run.state, run.num_resumed) == (DONE, 1)
+    assert len(feed.seen) == 160 - 8 * at
+    assert evaluations_of(run) == evaluations_of(whole[1])
+    assert read_run(tmp_path / "run.json") == run
     assert_same_end(tmp_path, whole[0])
     assert steps_of(tmp_path) == steps_of(whole[0])
 
@@ -176,21 +165,44 @@ def test_stopped_twice_it_still_comes_to_the_same_bits(tmp_path: Path, whole: tu
     assert_same_end(tmp_path, whole[0])
 
 
-def test_a_signal_during_an_evaluation_leaves_it_for_later(tmp_path: Path, whole: tuple[Path, Run]) -> None:
+@pytest.mark.parametrize("evaluation", [2, 4])
+def test_a_signal_during_an_evaluation_leaves_it_for_later(
+    tmp_path: Path, whole: tuple[Path, Run], evaluation: int
+) -> None:
     class Interrupted(ToyFeed):
         num = 0
 
         def validation_batches(self) -> Iterator[FeedBatch]:
             for number, batch in enumerate(super().validation_batches()):
-                if number == 1 and self.num == 2:
+                if number == 1 and self.num == evaluation:
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield batch
             self.num += 1
 
     stopped = train_toy(tmp_path, feed=Interrupted())
-    assert (stopped.state, stopped.samples_seen) == (STOPPED, 80)
-    assert [each.samples_seen for each in stopped.evaluations] == [0, 40]
+    assert (stopped.state, stopped.samples_seen) == (STOPPED, 40 * evaluation)
+    assert [each.samples_seen for each in stopped.evaluations] == [40 * number for number in range(evaluation)]
     run = train_toy(tmp_path, how=GO_ON)
+    assert run.state == DONE
+    assert evaluations_of(run) == evaluations_of(whole[1])
+    assert run.parameters == whole[1].parameters
+    assert_same_end(tmp_path, whole[0])
+
+
+def test_where_a_stream_ends_nothing_is_lost(tmp_path: Path, whole: tuple[Path, Run]) -> None:
+    class Short(ToyFeed):
+        def train_batches(self, samples_seen: int) -> Iterator[FeedBatch]:
+            for step, batch in enumerate(super().train_batches(samples_seen), samples_seen // 8):
+                if step == 13:
+                    raise UsageError("the stream has ended")
+                yield batch
+
+    with pytest.raises(UsageError, match="the stream has ended"):
+        train_toy(tmp_path, feed=Short())
+    assert last_checkpoint(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "samples-000000104"
+    feed = ToyFeed()
+    run = train_toy(tmp_path, feed=feed, how=GO_ON)
+    assert len(feed.seen) == 160 - 104
     assert evaluations_of(run) == evaluations_of(whole[1])
     assert_same_end(tmp_path, whole[0])
 

@@ -231,12 +231,47 @@ def test_an_evaluation_is_halved_too(processes: Processes) -> None:
         most = 1
 
     trainer, _ = make_trainer(processes, module=Small)
+    events: list[str] = []
+    trainer.on_event = events.append
     whole, _ = make_trainer(processes)
     found, expected = trainer.evaluate(), whole.evaluate()
     assert found is not None
     assert expected is not None
     assert found.values == pytest.approx(dict(expected.values), rel=1e-6)
     assert trainer.micro_batch_size == 1
+    assert [event.split(":")[0] for event in events] == [
+        "out of memory in the evaluation after 0 samples with micro-batches of 4",
+        "out of memory in the evaluation after 0 samples with micro-batches of 2",
+    ]
+
+
+def test_an_evaluation_that_is_halved_draws_what_it_would_have(processes: Processes) -> None:
+    class Drawing(Greedy):
+        most = 1
+
+        def forward(self, batch: Any) -> dict[str, torch.Tensor]:
+            drawn = torch.rand(1)
+            values = super().forward(batch)
+            return {**values, "loss": values["loss"] + drawn}
+
+    trainer, _ = make_trainer(processes, module=Drawing)
+    modest, _ = make_trainer(processes, module=Drawing, micro_batch_size=1)
+    found, expected = trainer.evaluate(), modest.evaluate()
+    assert found is not None
+    assert expected is not None
+    assert found.values == expected.values
+
+
+def test_a_snapshot_leaves_out_what_never_changes(processes: Processes) -> None:
+    class Frozen(ToyModule):
+        def __init__(self, *options: Any) -> None:
+            super().__init__(*options)
+            self.register_buffer("encoder", torch.zeros(1000), persistent=False)
+
+    trainer, _ = make_trainer(processes, module=Frozen)
+    kept = trainer.snapshot().tensors
+    assert "encoder" not in kept
+    assert kept.keys() == trainer.module.state_dict().keys()
 
 
 # Numbers that are none

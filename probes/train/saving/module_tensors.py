@@ -1,4 +1,4 @@
-"""The tensors of a model and of its optimiser by the bare module's names: taken out, and put back in place."""
+"""The tensors of a model and of its optimiser by the module's names: taken out, and put back in place."""
 
 from __future__ import annotations
 
@@ -11,28 +11,15 @@ from torch import nn
 from fovcache.errors import WeightsError
 
 
-def bare_module(module: nn.Module) -> nn.Module:
-    """The module without what torch.compile and data parallelism wrapped around it."""
-    while True:
-        if isinstance(module, nn.parallel.DistributedDataParallel):
-            module = module.module
-        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
-            module = inner
-        else:
-            return module
-
-
 def model_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """The state dict, sharing memory with the module; a tied tensor stands under each of its names."""
-    return {_bare_name(name): tensor for name, tensor in bare_module(module).state_dict().items()}
+    return dict(module.state_dict())
 
 
 def fill_model(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     """Copy `tensors` into the module. Raises WeightsError naming all that are missing, unexpected or mis-shaped."""
-    bare = bare_module(module)
-    full_names = {_bare_name(name): name for name in bare.state_dict()}
     _check(tensors, {name: tuple(tensor.shape) for name, tensor in model_tensors(module).items()}, "the model")
-    bare.load_state_dict({full_names[name]: tensor for name, tensor in tensors.items()})
+    module.load_state_dict(dict(tensors))
 
 
 def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -40,7 +27,7 @@ def optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> di
     names = _parameter_names(module)
     return {
         f"{names[id(parameter)]}.{key}": value
-        for parameter, values in _inner(optimizer).state.items()
+        for parameter, values in optimizer.state.items()
         for key, value in values.items()
     }
 
@@ -49,8 +36,7 @@ def optimizer_groups(module: nn.Module, optimizer: torch.optim.Optimizer) -> lis
     """The optimiser's groups: each with its options, and in `params` its parameters' names."""
     names = _parameter_names(module)
     return [
-        {**group, "params": [names[id(parameter)] for parameter in group["params"]]}
-        for group in _inner(optimizer).param_groups
+        {**group, "params": [names[id(parameter)] for parameter in group["params"]]} for group in optimizer.param_groups
     ]
 
 
@@ -72,7 +58,7 @@ def fill_optimizer(
             "the checkpoint does not fit the optimiser, whose groups have other parameters: "
             + (", ".join(differing) if differing else "the same ones, divided or ordered otherwise")
         )
-    shapes = {_bare_name(name): tuple(value.shape) for name, value in bare_module(module).named_parameters()}
+    shapes = {name: tuple(value.shape) for name, value in module.named_parameters()}
     position = {name: number for number, name in enumerate(name for group in members for name in group)}
     states: dict[int, dict[str, torch.Tensor]] = {}
     expected: dict[str, tuple[int, ...]] = {}
@@ -84,22 +70,11 @@ def fill_optimizer(
             states.setdefault(position[name], {})[key] = tensor.clone()
     _check(tensors, expected, "the optimiser")
     numbered = [{**group, "params": [position[name] for name in group["params"]]} for group in groups]
-    _inner(optimizer).load_state_dict({"state": states, "param_groups": numbered})
-
-
-def _bare_name(name: str) -> str:
-    """Without the components that torch.compile adds where a part of a module is compiled."""
-    return name.replace("_orig_mod.", "")
+    optimizer.load_state_dict({"state": states, "param_groups": numbered})
 
 
 def _parameter_names(module: nn.Module) -> dict[int, str]:
-    return {id(parameter): _bare_name(name) for name, parameter in bare_module(module).named_parameters()}
-
-
-def _inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """The optimiser itself, where accelerate wrapped it."""
-    inner = getattr(optimizer, "optimizer", None)
-    return inner if isinstance(inner, torch.optim.Optimizer) else optimizer
+    return {id(parameter): name for name, parameter in module.named_parameters()}
 
 
 def _check(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]], what: str) -> None:

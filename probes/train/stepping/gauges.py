@@ -28,8 +28,8 @@ class Gauges:
         self.kernel_active_share: float | None = None
         """As last read; None on the CPU and where NVML does not tell."""
         self.peak_memory_bytes = 0
-        """So far: what tensors held of the device; on the CPU the process, since it began, so that the copy of model and
-        optimiser that a plan's warm-up makes is in it."""
+        """So far: what tensors held of the device; on the CPU the process, since it began, so that the copies of
+        the model and its optimiser that a plan's warm-up makes are in it."""
         self.forget_peak()
 
     def forget_peak(self) -> None:

@@ -49,8 +49,8 @@ def run_suite(
 
     At most `jobs` at a time share this process's threads. A run that fails is shown as failed, and the others go on.
     What ends this call early, a signal that raises, makes runs save and end first. Started by torchrun, exactly one run
-    must be wanted, and it is done in this process, which is one of its ranks. `on_plan` is told of each run that was not
-    begun earlier, before it trains.
+    must be wanted, and it is done in this process, which is one of its ranks. `on_plan` is told of each run before it
+    trains, unless it goes on from a checkpoint.
 
     `train.json` and `train.md` are of all runs of the configuration that `out` has, also of earlier calls. With
     `plan_only` nothing is trained and nothing is left in `out`: one run of each arm and task holds its plan.
